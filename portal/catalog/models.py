@@ -1,0 +1,97 @@
+"""Datasets, their immutable versions, the subjects whose data they hold, and stored objects."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+class Dataset(models.Model):
+    """What an owner offers: public words, a kind, a policy that tightens the portal's own."""
+
+    class Kind(models.TextChoices):
+        DICOM = "dicom", _("DICOM images")
+        MAMMOGRAPHY = "mammography", _("mammography")
+        PHOTOS = "photos", _("photographs")
+
+    slug = models.SlugField(unique=True, max_length=60)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    title = models.CharField(_("title"), max_length=200)
+    title_ko = models.CharField(_("Korean title"), max_length=200, blank=True)
+    description = models.TextField(_("description"))
+    description_ko = models.TextField(_("Korean description"), blank=True)
+    licence = models.CharField(max_length=200, default="Glovebox data-use agreement")
+    steward = models.ForeignKey("accounts.Person", on_delete=models.PROTECT, related_name="+")
+    unit = models.ForeignKey("accounts.Unit", on_delete=models.PROTECT, related_name="+")
+    deid_profile = models.CharField(max_length=60, default="research")
+    # Overrides of the default policy; policies.document.tighten refuses what would loosen it.
+    policy = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class DatasetVersion(models.Model):
+    """One immutable edition; ``state`` moves by policies.workflow.DATASET_VERSION only."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=20, default="draft")
+    reason = models.CharField(max_length=300, blank=True)  # why it waits or what went wrong
+    # The version's key wrapped by the data master key; only workers can unwrap it.
+    wrapped_key = models.BinaryField(null=True)
+    manifest = models.JSONField(default=dict, blank=True)  # public counts only
+    manifest_object = models.CharField(max_length=64, blank=True)
+    manifest_sha256 = models.CharField(max_length=64, blank=True)
+    subjects = models.PositiveIntegerField(default=0)
+    files = models.PositiveIntegerField(default=0)
+    bytes = models.PositiveBigIntegerField(default=0)
+    training_samples = models.PositiveIntegerField(default=0)
+    card = models.JSONField(default=dict, blank=True)  # public facts: QA bound, counts by split
+    created_at = models.DateTimeField(default=timezone.now)
+    published_at = models.DateTimeField(null=True, blank=True)
+    retired_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["dataset", "number"], name="version_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dataset.slug} v{self.number}"
+
+
+class Subject(models.Model):
+    """A person whose data the dataset holds, under a pseudonym, with a key of their own."""
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="subjects")
+    pseudonym = models.CharField(max_length=64)
+    # Wrapped by the version key chain; destroyed (set to null) when the subject withdraws.
+    wrapped_key = models.BinaryField(null=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["dataset", "pseudonym"], name="subject_once")
+        ]
+
+
+class StoredFile(models.Model):
+    """A file of a published version: where its encrypted object is and what it must hash to."""
+
+    version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="stored")
+    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, null=True, related_name="+")
+    path = models.CharField(max_length=300)
+    split = models.CharField(max_length=12, blank=True)  # train, validation, sealed, "" (shared)
+    object_name = models.CharField(max_length=64)  # HMAC, never a hash of plain content
+    sha256 = models.CharField(max_length=64)
+    bytes = models.PositiveBigIntegerField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["version", "path"], name="stored_file_once")
+        ]
