@@ -1,0 +1,31 @@
+.PHONY: demo test verify lint bench fuzz docs run-env dev-env
+PY := .venv/bin/python
+ARGS ?=
+export PYTHONDONTWRITEBYTECODE = 1
+
+demo: run-env
+	$(PY) -m glovebox_cli demo $(ARGS)
+
+test: dev-env
+	$(PY) -m pytest -q -m "not slow and not cluster" $(ARGS)
+
+verify: dev-env
+	$(PY) -m pytest -q $(ARGS)
+
+lint: dev-env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy --config-file mypy-portal.ini
+
+bench: dev-env
+	$(PY) -m bench $(ARGS)
+
+docs: dev-env
+	$(PY) scripts/make_docs.py
+
+run-env:
+	@scripts/setup run
+
+dev-env:
+	@scripts/setup dev
