@@ -1,0 +1,1 @@
+"""The backends, weakest to strongest, and the choice among them."""
