@@ -106,6 +106,9 @@ class RoleAssignment(models.Model):
     proposed_at = models.DateTimeField(default=timezone.now)
     confirmed_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
+    ended_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, related_name="+", null=True, blank=True
+    )
 
     class Meta:
         constraints: ClassVar = [
@@ -117,6 +120,10 @@ class RoleAssignment(models.Model):
                 | Q(confirmed_by=None)
                 | ~Q(proposed_by=models.F("confirmed_by")),
                 name="role_given_by_two",
+            ),
+            models.CheckConstraint(
+                condition=Q(confirmed_by=None) | ~Q(confirmed_by=models.F("person")),
+                name="role_not_confirmed_by_holder",
             ),
         ]
 
@@ -134,3 +141,6 @@ class ApiToken(models.Model):
     expires_at = models.DateTimeField()
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,23 @@
+"""The portal's addresses: each app brings ``api_urls`` (under /api/v1/) and ``urls`` (pages)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from django.urls import URLPattern, URLResolver, include, path
+
+APPS = ("accounts", "catalog", "ingest", "access", "jobs", "releases", "audit")
+
+
+def _of_apps(module: str) -> list[URLPattern | URLResolver]:
+    """Return includes for the apps that have this module; an app may have pages only."""
+    names = [f"portal.{app}.{module}" for app in APPS]
+    return [path("", include(name)) for name in names if importlib.util.find_spec(name)]
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/v1/", include(_of_apps("api_urls"))),
+    path("accounts/", include("allauth.urls")),
+    *_of_apps("urls"),
+]
