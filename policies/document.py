@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -116,10 +116,10 @@ class ResourcePolicy:
     """Resources a job gets or may ask for; memory and output in bytes, time in seconds."""
 
     cpus: Annotated[int, Lower(1, 1024)]
-    memory: Annotated[int, Lower(2**24, 2**50), BYTES]
+    memory: Annotated[int, Lower(2**26, 2**50), BYTES]
     gpus: Annotated[int, Lower(0, 64)]
     time: Annotated[int, Lower(1, 366 * 86400), SECONDS]
-    output: Annotated[int, Lower(2**10, 2**50), BYTES]
+    output: Annotated[int, Lower(2**20, 2**50), BYTES]
     processes: Annotated[int, Lower(1, 65536)]
 
 
@@ -142,7 +142,7 @@ class SubmissionPolicy:
 
     images: Annotated[tuple[str, ...], SUBSET]
     recipes: Annotated[tuple[str, ...], SUBSET]
-    own_code: Annotated[bool, MUST_NOT]
+    own_trainer: Annotated[bool, MUST_NOT]
     manifest_bytes: Annotated[int, Lower(1, 2**20), BYTES]
     config_bytes: Annotated[int, Lower(0, 2**20), BYTES]
     datasets: Annotated[int, Lower(1, 64)]
@@ -289,7 +289,7 @@ def _join(path: str, name: str) -> str:
 
 
 @cache
-def _fields(cls: type) -> dict[str, tuple[Any, tuple[Direction, ...]]]:
+def _fields(cls: Hashable) -> dict[str, tuple[Any, tuple[Direction, ...]]]:
     """Return each field's bare type and its markers."""
     found: dict[str, tuple[Any, tuple[Direction, ...]]] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
@@ -316,7 +316,7 @@ def _unknown(path: str, names: list[str]) -> Invalid:
     )
 
 
-def _load(cls: type, value: object, path: str) -> Any:
+def _load(cls: Any, value: object, path: str) -> Any:
     section = _section(value, path or "policy")
     fields = _fields(cls)
     for name in section:

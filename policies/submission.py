@@ -1,0 +1,493 @@
+"""What a job may ask for and contain: ``glovebox.toml`` read into a value, or refused by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from policies.archive import ArchiveMember, check_archive
+from policies.config_values import read_config
+from policies.document import Policy
+from policies.errors import Invalid, _
+from policies.metrics import MetricSpec, read_metrics
+from policies.names import (
+    BUILD,
+    SLUG,
+    VERSION,
+    check_path,
+    check_title,
+    meant,
+    path_key,
+    shown,
+    unknown,
+)
+from policies.quantities import (
+    format_bytes,
+    format_seconds,
+    parse_bytes,
+    parse_seconds,
+)
+
+__all__ = [
+    "ArchiveMember",
+    "Manifest",
+    "MetricSpec",
+    "Outputs",
+    "Resources",
+    "check_archive",
+    "default_resources",
+    "format_bytes",
+    "format_seconds",
+    "manifest_from_mapping",
+    "parse_bytes",
+    "parse_manifest",
+    "parse_seconds",
+]
+
+MANIFEST_NAME = "glovebox.toml"
+
+KnownDatasets = Mapping[str, Collection[str]] | Collection[str]
+
+_SECTIONS: dict[str, tuple[str, ...] | None] = {
+    "job": ("name", "entrypoint", "recipe", "image"),
+    "model": ("build",),
+    "datasets": None,
+    "resources": ("cpus", "memory", "gpus", "time", "output", "processes"),
+    "metrics": None,
+    "outputs": ("weights", "metrics", "config"),
+    "config": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job gets; memory and output in bytes, time in seconds of wall clock."""
+
+    cpus: int
+    memory_bytes: int
+    gpus: int
+    wall_seconds: int
+    output_bytes: int
+    processes: int
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the section as it stands in a manifest."""
+        return {
+            "cpus": self.cpus,
+            "memory": format_bytes(self.memory_bytes),
+            "gpus": self.gpus,
+            "time": format_seconds(self.wall_seconds),
+            "output": format_bytes(self.output_bytes),
+            "processes": self.processes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The names under which a job leaves its artefacts."""
+
+    weights: tuple[str, ...] = ("model.safetensors",)
+    metrics: str = "metrics.json"
+    config: str = "config.json"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return each declared name with its artefact kind: weights, metrics or config."""
+        kinds = dict.fromkeys(self.weights, "weights")
+        return kinds | {self.metrics: "metrics", self.config: "config"}
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the section as it stands in a manifest."""
+        return {"weights": list(self.weights), "metrics": self.metrics, "config": self.config}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checked ``glovebox.toml``. Exactly one of ``entrypoint`` and ``recipe`` is set.
+
+    ``datasets`` is slug to version, ``build`` is ``module:function`` or empty.
+    """
+
+    name: str
+    entrypoint: str
+    recipe: str
+    image: str
+    build: str
+    datasets: Mapping[str, str]
+    resources: Resources
+    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=Outputs)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return JSON values that :func:`manifest_from_mapping` reads back to an equal value."""
+        job = {"name": self.name, "image": self.image}
+        job["entrypoint" if self.entrypoint else "recipe"] = self.entrypoint or self.recipe
+        return {
+            "job": job,
+            "model": {"build": self.build} if self.build else {},
+            "datasets": dict(self.datasets),
+            "resources": self.resources.as_mapping(),
+            "metrics": {name: spec.as_mapping() for name, spec in self.metrics.items()},
+            "outputs": self.outputs.as_mapping(),
+            "config": dict(self.config),
+        }
+
+    def with_datasets(self, datasets: Mapping[str, str]) -> Manifest:
+        """Return the manifest with datasets added or replaced (slug to version)."""
+        return dataclasses.replace(self, datasets={**self.datasets, **datasets})
+
+    def with_resources(self, **changes: int) -> Manifest:
+        """Return the manifest with resources replaced, by the owner of the machine."""
+        return dataclasses.replace(self, resources=dataclasses.replace(self.resources, **changes))
+
+
+def default_resources(policy: Policy) -> Resources:
+    """Return what a job gets that asks for nothing: the defaults, within the maxima."""
+    ours, most = policy.submission.defaults, policy.submission.maximum
+    return Resources(
+        cpus=min(ours.cpus, most.cpus),
+        memory_bytes=min(ours.memory, most.memory),
+        gpus=min(ours.gpus, most.gpus),
+        wall_seconds=min(ours.time, most.time),
+        output_bytes=min(ours.output, most.output),
+        processes=min(ours.processes, most.processes),
+    )
+
+
+def parse_manifest(
+    text: str | bytes,
+    policy: Policy,
+    known_datasets: KnownDatasets | None = None,
+    known_images: Collection[str] | None = None,
+    members: Collection[str] | None = None,
+) -> Manifest:
+    """Return the manifest of a submission, or raise Invalid whose ``field`` names the fault.
+
+    ``known_datasets`` are slugs, or slugs with their versions; ``known_images`` defaults to the
+    policy's; ``members`` are the file names beside the manifest. What is None is not checked.
+    """
+    values = _read_toml(text, policy)
+    return manifest_from_mapping(values, policy, known_datasets, known_images, members)
+
+
+def manifest_from_mapping(
+    values: Mapping[str, Any],
+    policy: Policy,
+    known_datasets: KnownDatasets | None = None,
+    known_images: Collection[str] | None = None,
+    members: Collection[str] | None = None,
+) -> Manifest:
+    """Return the manifest from plain values; as :func:`parse_manifest`."""
+    sections = _read_sections(values)
+    job = sections["job"]
+    entrypoint, recipe = _read_program(job, policy, members)
+    image = _read_image(job, policy, known_images)
+    resources = _read_resources(sections["resources"], policy)
+    if resources.gpus and not policy.deployment.images[image].gpu:
+        raise Invalid(
+            _("The image {image} has no GPU support; choose another image or gpus = 0."),
+            field="resources.gpus",
+            code="manifest.gpu-image",
+            image=image,
+        )
+    return Manifest(
+        name=check_title(job.get("name", "job"), "job.name"),
+        entrypoint=entrypoint,
+        recipe=recipe,
+        image=image,
+        build=_read_build(sections["model"], members),
+        datasets=_read_datasets(sections["datasets"], policy, known_datasets),
+        resources=resources,
+        metrics=read_metrics(sections["metrics"], policy),
+        outputs=_read_outputs(sections["outputs"], policy),
+        config=read_config(sections["config"], policy.submission.config_bytes),
+    )
+
+
+def _read_toml(text: str | bytes, policy: Policy) -> dict[str, Any]:
+    most = policy.submission.manifest_bytes
+    try:
+        # Checked on characters first, so that a huge text is never copied.
+        size = len(text) if len(text) > most or isinstance(text, bytes) else len(text.encode())
+        if size > most:
+            raise Invalid(
+                _("The manifest is larger than {most} bytes."),
+                field=MANIFEST_NAME,
+                code="manifest.size",
+                most=most,
+            )
+        decoded = text.decode() if isinstance(text, bytes) else text
+    except UnicodeError as error:
+        raise Invalid(
+            _("The manifest is not UTF-8 text."), field=MANIFEST_NAME, code="manifest.encoding"
+        ) from error
+    try:
+        return tomllib.loads(decoded.removeprefix("\ufeff"))
+    except RecursionError as error:
+        raise Invalid(
+            _("The manifest is nested too deeply."), field=MANIFEST_NAME, code="manifest.depth"
+        ) from error
+    except ValueError as error:
+        # Of the parser's text only the place is taken: the rest may quote the file.
+        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        if place is None:
+            raise Invalid(
+                _("The manifest is not valid TOML."), field=MANIFEST_NAME, code="manifest.toml"
+            ) from error
+        raise Invalid(
+            _("The manifest is not valid TOML (line {line}, column {column})."),
+            field=MANIFEST_NAME,
+            code="manifest.toml",
+            line=place[1],
+            column=place[2],
+        ) from error
+
+
+def _read_sections(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(values, Mapping):
+        raise Invalid(_("The manifest must be a table."), field=MANIFEST_NAME, code="manifest.type")
+    for name in values:
+        if name not in _SECTIONS:
+            raise unknown(
+                _("The manifest has no section [{name}]."),
+                name,
+                _SECTIONS,
+                shown(name),
+                "manifest.unknown-key",
+            )
+    sections: dict[str, Mapping[str, Any]] = {}
+    for name, keys in _SECTIONS.items():
+        section = values.get(name, {})
+        if not isinstance(section, Mapping):
+            raise Invalid(
+                _("Write [{name}] as a section."), field=name, code="manifest.type", name=name
+            )
+        for key in section:
+            if keys is not None and key not in keys:
+                raise unknown(
+                    _("This section has no key {name}."),
+                    key,
+                    keys,
+                    f"{name}.{shown(key)}",
+                    "manifest.unknown-key",
+                )
+        sections[name] = section
+    return sections
+
+
+def _read_program(
+    job: Mapping[str, Any], policy: Policy, members: Collection[str] | None
+) -> tuple[str, str]:
+    if ("entrypoint" in job) == ("recipe" in job):
+        raise Invalid(
+            _('Write exactly one of entrypoint = "train.py" and recipe = "classification".'),
+            field="job.entrypoint",
+            code="manifest.program",
+        )
+    if "recipe" in job:
+        recipe = job["recipe"]
+        if not isinstance(recipe, str) or recipe not in policy.submission.recipes:
+            raise unknown(
+                _("There is no recipe {name}."),
+                recipe,
+                policy.submission.recipes,
+                "job.recipe",
+                "manifest.recipe",
+            )
+        return "", recipe
+    if not policy.submission.own_trainer:
+        raise Invalid(
+            _("This dataset's policy accepts recipes only; write recipe instead of entrypoint."),
+            field="job.entrypoint",
+            code="manifest.own-trainer",
+        )
+    entrypoint = check_path(job["entrypoint"], "job.entrypoint")
+    if not entrypoint.endswith(".py"):
+        raise Invalid(
+            _("The entrypoint is a Python file, such as train.py."),
+            field="job.entrypoint",
+            code="manifest.entrypoint",
+        )
+    if members is not None and entrypoint not in members:
+        raise unknown(
+            _("The submission holds no file {name}."),
+            entrypoint,
+            [name for name in members if name.endswith(".py")],
+            "job.entrypoint",
+            "manifest.entrypoint",
+        )
+    return entrypoint, ""
+
+
+def _read_image(
+    job: Mapping[str, Any], policy: Policy, known_images: Collection[str] | None
+) -> str:
+    known = [
+        name for name in policy.submission.images if known_images is None or name in known_images
+    ]
+    if "image" not in job and known:
+        return known[0]
+    image = job.get("image", "")
+    if not isinstance(image, str) or image not in known:
+        raise unknown(
+            _("There is no image {name} in the catalogue."),
+            image,
+            known,
+            "job.image",
+            "manifest.image",
+        )
+    return image
+
+
+def _read_build(model: Mapping[str, Any], members: Collection[str] | None) -> str:
+    if "build" not in model:
+        return ""
+    build = model["build"]
+    if not isinstance(build, str) or not BUILD.fullmatch(build):
+        raise Invalid(
+            _('Write build = "module:function", for example "model:build".'),
+            field="model.build",
+            code="manifest.build",
+        )
+    module = build.split(":")[0].replace(".", "/")
+    if members is not None and not {f"{module}.py", f"{module}/__init__.py"} & set(members):
+        guess = meant(f"{module}.py", [name for name in members if name.endswith(".py")])
+        raise Invalid(
+            _("The submission holds no file {name} for build.")
+            + (" " + _("Did you mean {guess}?") if guess else ""),
+            field="model.build",
+            code="manifest.build",
+            name=f"{module}.py",
+            guess=shown(guess),
+        )
+    return build
+
+
+def _read_datasets(
+    section: Mapping[str, Any], policy: Policy, known: KnownDatasets | None
+) -> dict[str, str]:
+    if len(section) > policy.submission.datasets:
+        raise Invalid(
+            _("A job may use at most {most} datasets."),
+            field="datasets",
+            code="manifest.datasets",
+            most=policy.submission.datasets,
+        )
+    datasets: dict[str, str] = {}
+    for slug, version in section.items():
+        if not isinstance(slug, str) or not SLUG.fullmatch(slug):
+            raise Invalid(
+                _("A dataset's name is lower-case letters, digits and hyphens."),
+                field=f"datasets.{shown(slug)}",
+                code="manifest.dataset-name",
+            )
+        place = f"datasets.{slug}"
+        if known is not None and slug not in known:
+            raise unknown(_("There is no dataset {name}."), slug, known, place, "manifest.dataset")
+        if not isinstance(version, str) or not VERSION.fullmatch(version):
+            raise Invalid(
+                _('Write the version in quotes: {slug} = "1".'),
+                field=place,
+                code="manifest.dataset-version",
+                slug=slug,
+            )
+        if isinstance(known, Mapping) and version not in known[slug]:
+            raise unknown(
+                _("This dataset has no version {name}."),
+                version,
+                known[slug],
+                place,
+                "manifest.dataset-version",
+            )
+        datasets[slug] = version
+    return datasets
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Invalid(_("This must be a whole number."), field=name, code="manifest.type")
+    return value
+
+
+def _read_resources(section: Mapping[str, Any], policy: Policy) -> Resources:
+    least, most = {"gpus": 0, "memory": 2**26, "output": 2**20}, policy.submission.maximum
+    readers: dict[str, tuple[str, Callable[[Any, str], int], Callable[[int], str]]] = {
+        "cpus": ("cpus", _whole, str),
+        "memory": ("memory_bytes", parse_bytes, format_bytes),
+        "gpus": ("gpus", _whole, str),
+        "time": ("wall_seconds", parse_seconds, format_seconds),
+        "output": ("output_bytes", parse_bytes, format_bytes),
+        "processes": ("processes", _whole, str),
+    }
+    asked: dict[str, int] = {}
+    for key, (attribute, read, write) in readers.items():
+        if key not in section:
+            continue
+        place = f"resources.{key}"
+        amount = read(section[key], place)
+        low, high = least.get(key, 1), getattr(most, key)
+        if amount > high:
+            raise Invalid(
+                _("The policy allows at most {most}."),
+                field=place,
+                code="manifest.resources",
+                most=write(high),
+            )
+        if amount < low:
+            raise Invalid(
+                _("This must be at least {least}."),
+                field=place,
+                code="manifest.resources",
+                least=write(low),
+            )
+        asked[attribute] = amount
+    return dataclasses.replace(default_resources(policy), **asked)
+
+
+def _read_outputs(section: Mapping[str, Any], policy: Policy) -> Outputs:
+    ours = Outputs()
+    weights = section.get("weights", list(ours.weights))
+    if not isinstance(weights, list | tuple):
+        raise Invalid(
+            _('Write a list: weights = ["model.safetensors"].'),
+            field="outputs.weights",
+            code="manifest.type",
+        )
+    outputs = Outputs(
+        weights=tuple(
+            _output_name(name, f"outputs.weights[{index}]", ".safetensors")
+            for index, name in enumerate(weights[: policy.submission.outputs + 1])
+        ),
+        metrics=_output_name(section.get("metrics", ours.metrics), "outputs.metrics", ".json"),
+        config=_output_name(section.get("config", ours.config), "outputs.config", ".json"),
+    )
+    if len(outputs.weights) + 2 > policy.submission.outputs:
+        raise Invalid(
+            _("A job may leave at most {most} files."),
+            field="outputs.weights",
+            code="manifest.outputs",
+            most=policy.submission.outputs,
+        )
+    names = [*outputs.weights, outputs.metrics, outputs.config]
+    if len({path_key(name) for name in names}) != len(names):
+        raise Invalid(
+            _("Each output needs a name of its own."), field="outputs", code="manifest.outputs"
+        )
+    return outputs
+
+
+def _output_name(value: object, place: str, suffix: str) -> str:
+    name = check_path(value, place, length=120, depth=4)
+    if not name.endswith(suffix):
+        raise Invalid(
+            _("This file must end in {suffix}; nothing else may leave."),
+            field=place,
+            code="manifest.output-kind",
+            suffix=suffix,
+        )
+    return name
