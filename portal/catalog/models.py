@@ -27,6 +27,8 @@ class Dataset(models.Model):
     steward = models.ForeignKey("accounts.Person", on_delete=models.PROTECT, related_name="+")
     unit = models.ForeignKey("accounts.Unit", on_delete=models.PROTECT, related_name="+")
     deid_profile = models.CharField(max_length=60, default="research")
+    # Pseudonyms must agree over versions: one key a dataset, wrapped by the data master key.
+    wrapped_pseudonym_key = models.BinaryField(null=True)
     # Overrides of the default policy; policies.document.tighten refuses what would loosen it.
     policy = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -66,18 +68,46 @@ class DatasetVersion(models.Model):
 
 
 class Subject(models.Model):
-    """A person whose data the dataset holds, under a pseudonym, with a key of their own."""
+    """A person whose data the dataset holds, under a pseudonym."""
 
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="subjects")
     pseudonym = models.CharField(max_length=64)
-    # Wrapped by the version key chain; destroyed (set to null) when the subject withdraws.
-    wrapped_key = models.BinaryField(null=True)
     withdrawn_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["dataset", "pseudonym"], name="subject_once")
         ]
+
+
+class SubjectKey(models.Model):
+    """A subject's own key in one version, wrapped by the version's key.
+
+    Withdrawal deletes the row: what it opened is gone in every copy that holds objects only.
+    """
+
+    version = models.ForeignKey(
+        DatasetVersion, on_delete=models.PROTECT, related_name="subject_keys"
+    )
+    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="keys")
+    wrapped_key = models.BinaryField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["version", "subject"], name="subject_key_once")
+        ]
+
+
+class Sample(models.Model):
+    """The open synthetic sample of a dataset: same layout, made from public parameters."""
+
+    dataset = models.OneToOneField(Dataset, on_delete=models.CASCADE, related_name="sample")
+    object_name = models.CharField(max_length=64)
+    wrapped_key = models.BinaryField()  # by the view master key: anyone may have the sample
+    sha256 = models.CharField(max_length=64)
+    bytes = models.PositiveBigIntegerField()
+    files = models.PositiveIntegerField()
+    made_at = models.DateTimeField(default=timezone.now)
 
 
 class StoredFile(models.Model):
