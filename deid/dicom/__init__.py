@@ -1,0 +1,1 @@
+"""DICOM: reading, the confidentiality profile (PS3.15 Annex E), cleaning, writing."""
