@@ -1,0 +1,1 @@
+"""Trusted trainers: the user brings a network and a configuration, ours does the training."""
