@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -289,7 +289,7 @@ def _join(path: str, name: str) -> str:
 
 
 @cache
-def _fields(cls: Hashable) -> dict[str, tuple[Any, tuple[Direction, ...]]]:
+def _fields(cls: Any) -> dict[str, tuple[Any, tuple[Direction, ...]]]:
     """Return each field's bare type and its markers."""
     found: dict[str, tuple[Any, tuple[Direction, ...]]] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
@@ -340,7 +340,8 @@ def _load(cls: Any, value: object, path: str) -> Any:
 
 def _tighten(base: Any, override: object, path: str, *, free: bool) -> Any:
     section = _section(override, path or "policy")
-    fields = _fields(type(base))
+    kind: Any = type(base)
+    fields = _fields(kind)
     changed: dict[str, Any] = {}
     for name, value in section.items():
         here = _join(path, str(name))

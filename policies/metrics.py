@@ -47,7 +47,7 @@ class MetricSpec:
 
 
 def read_metrics(values: object, policy: Policy) -> dict[str, MetricSpec]:
-    """Return the ``[metrics]`` section of a manifest; raises Invalid naming ``metrics.NAME.KEY``."""
+    """Return the ``[metrics]`` section of a manifest; raises Invalid by field."""
     if not isinstance(values, Mapping):
         raise Invalid(_("This must be a section."), field="metrics", code="manifest.type")
     if len(values) > policy.submission.metrics:

@@ -23,7 +23,7 @@ def shown(text: object, length: int = 48) -> str:
     if not isinstance(text, str):
         return type(text).__name__
     clean = "".join(
-        c if c.isascii() and c.isprintable() or unicodedata.category(c)[0] == "L" else "?"
+        c if (c.isascii() and c.isprintable()) or unicodedata.category(c)[0] == "L" else "?"
         for c in text[: length + 1]
     )
     clean = re.sub(r"[<>&\"'`{}]", "?", clean)
