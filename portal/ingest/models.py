@@ -27,8 +27,6 @@ class Intake(Leased):
     uploaded_at = models.DateTimeField(default=timezone.now)
     destroy_after = models.DateTimeField()
     destroyed_at = models.DateTimeField(null=True, blank=True)
-    # The crosswalk from originals to published names, encrypted under the version's key.
-    crosswalk_object = models.CharField(max_length=64, blank=True)
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     attempts = models.PositiveIntegerField(default=0)

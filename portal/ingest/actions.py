@@ -1,0 +1,286 @@
+"""Writes around originals: taking them in, starting the pipeline, examining, signing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, BinaryIO
+
+from django.db import transaction
+from django.utils import timezone
+
+from policies import quality
+from policies.errors import Conflict, Invalid, _
+from portal import blobs, dropbox, keys
+from portal.accounts.models import Person
+from portal.accounts.queries import roles_of
+from portal.audit.record import record
+from portal.catalog.actions import move
+from portal.catalog.models import DatasetVersion
+from portal.catalog.queries import policy_of
+from portal.ingest import sampling
+from portal.ingest.models import Intake, ReviewItem, Signature
+from portal.tasking import hint
+
+MAXIMUM_ORIGINALS = 1 << 40  # bytes
+MAXIMUM_BOXES = 200
+
+
+def take_in(*, by: Person, version: DatasetVersion, stream: BinaryIO) -> Intake:
+    """Encrypt a zip of originals as it arrives, readable by workers only.
+
+    Replaces an earlier upload while the version is a draft. Raises Denied, Conflict once
+    de-identification has begun, Invalid for what is no zip, DiskFull naming the disk.
+    """
+    quality.check_can_offer(
+        person=str(by.pk), roles=roles_of(by), steward=str(version.dataset.steward_id)
+    )
+    if version.state != "draft":
+        raise Conflict(
+            _("This version has its originals already; open a new version."), code="intake.closed"
+        )
+    head = stream.read(4)
+    if head != b"PK\x03\x04":
+        raise Invalid(_("Send the originals as one zip file."), field="file", code="intake.zip")
+    key = keys.new_key()
+    name = blobs.object_name(key, "originals", version.pk)
+    stored = blobs.put(_After(head, stream), key=key, name=name, limit=MAXIMUM_ORIGINALS)
+    days = policy_of(version.dataset).deid.originals_days
+    with transaction.atomic():
+        DatasetVersion.objects.select_for_update().get(pk=version.pk)
+        version.refresh_from_db()
+        if version.state != "draft":
+            blobs.delete(name)
+            raise Conflict(
+                _("This version has its originals already; open a new version."),
+                code="intake.closed",
+            )
+        old = Intake.objects.filter(version=version).first()
+        intake, _created = Intake.objects.update_or_create(
+            version=version,
+            defaults={
+                "object_name": name,
+                "sealed_key": dropbox.seal(key, context=f"originals:{version.pk}"),
+                "sha256": stored.sha256,
+                "bytes": stored.bytes,
+                "uploaded_by": by,
+                "uploaded_at": timezone.now(),
+                "destroy_after": timezone.now() + timedelta(days=days),
+                "destroyed_at": None,
+            },
+        )
+        DatasetVersion.objects.filter(pk=version.pk).update(reason="originals received")
+        record(
+            "originals.receive",
+            by=by,
+            about=version,
+            details={"bytes": stored.bytes, "sha256": stored.sha256},
+        )
+    if old is not None:
+        blobs.delete(old.object_name)
+    version.refresh_from_db()
+    return intake
+
+
+class _After:
+    """A stream with its first bytes, already read, put back in front."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self.head, self.rest = head, rest
+
+    def read(self, size: int = -1) -> bytes:
+        if self.head:
+            part, self.head = self.head[:size], self.head[size:]
+            return part
+        return self.rest.read(size)
+
+
+@transaction.atomic
+def start(*, by: Person, version: DatasetVersion) -> DatasetVersion:
+    """Start (or, after a failure, start again) the de-identification of a draft's originals."""
+    quality.check_can_offer(
+        person=str(by.pk), roles=roles_of(by), steward=str(version.dataset.steward_id)
+    )
+    intake = Intake.objects.filter(version=version, destroyed_at=None).first()
+    if intake is None:
+        raise Conflict(_("Upload the originals first."), code="intake.absent")
+    move(version, "ingest", "steward", reason="waiting for a worker")
+    record("version.ingest", by=by, about=version)
+    hint("ingest.run", version.pk)
+    return version
+
+
+@transaction.atomic
+def start_examination(*, by: Person, version: DatasetVersion, seed: int) -> DatasetVersion:
+    """Draw the random sample and open it to the security officer.
+
+    ``seed`` comes from the system's randomness and is recorded, so that an auditor can draw the
+    same sample again.
+    """
+    _check_officer(by, version)
+    intake = Intake.objects.get(version=version)
+    if intake.pending_boxes:
+        raise Conflict(
+            _("The boxes of the last round are still being applied; try again in a minute."),
+            code="qa.pending",
+        )
+    move(version, "start_qa", "officer", reason="the pictures are being prepared")
+    last = ReviewItem.objects.filter(version=version).order_by("-round").first()
+    number = last.round + 1 if last else 1
+    drawn = sampling.draw(intake, policy_of(version.dataset).deid, seed)
+    ReviewItem.objects.bulk_create(
+        ReviewItem(version=version, round=number, position=position, row=row, stratum=stratum)
+        for position, (row, stratum) in enumerate(drawn, start=1)
+    )
+    record(
+        "qa.start",
+        by=by,
+        about=version,
+        details={"round": number, "seed": seed, "sampled": len(drawn)},
+    )
+    hint("ingest.pictures", version.pk)
+    return version
+
+
+def _check_officer(by: Person, version: DatasetVersion) -> None:
+    uploader = Intake.objects.values_list("uploaded_by", flat=True).get(version=version)
+    quality.check_can_examine(
+        person=str(by.pk),
+        roles=roles_of(by),
+        steward=str(version.dataset.steward_id),
+        uploader=str(uploader),
+    )
+
+
+@transaction.atomic
+def record_finding(
+    *,
+    by: Person,
+    item: ReviewItem,
+    finding: str,
+    boxes: Sequence[Mapping[str, Any]] = (),
+    note: str = "",
+) -> ReviewItem:
+    """Keep what the officer found on one file; boxes are what was missed, in image pixels."""
+    version = item.version
+    _check_officer(by, version)
+    if version.state != "in_qa":
+        raise Conflict(_("This examination is closed."), code="qa.closed")
+    if finding not in ("clean", "missed", "extra"):
+        raise Invalid(
+            _("A finding is one of: clean, missed, extra."), field="finding", code="qa.finding"
+        )
+    drawn = [_checked_box(box, item, place) for place, box in enumerate(boxes)]
+    if len(drawn) > MAXIMUM_BOXES:
+        raise Invalid(_("Too many boxes."), field="boxes", code="qa.boxes")
+    if finding == "missed" and not drawn and not note.strip():
+        raise Invalid(
+            _("Draw a box around what was missed, or say in the note where it stands."),
+            field="boxes",
+            code="qa.boxes",
+        )
+    if finding != "missed" and drawn:
+        raise Invalid(
+            _("Boxes belong to the finding: missed."), field="finding", code="qa.finding"
+        )
+    item.finding, item.boxes, item.note = finding, drawn, note.strip()[:500]
+    item.found_by, item.found_at = by, timezone.now()
+    item.save(update_fields=["finding", "boxes", "note", "found_by", "found_at"])
+    record(
+        "qa.finding",
+        by=by,
+        about=version,
+        details={"item": item.position, "round": item.round, "finding": finding},
+    )
+    return item
+
+
+def _checked_box(box: Mapping[str, Any], item: ReviewItem, place: int) -> dict[str, int]:
+    field = f"boxes.{place}"
+    try:
+        values = {name: box[name] for name in ("x", "y", "width", "height")}
+    except (KeyError, TypeError):
+        raise Invalid(
+            _("A box has x, y, width and height in pixels."), field=field, code="qa.box"
+        ) from None
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise Invalid(_("This must be a number."), field=f"{field}.{name}", code="qa.box")
+    left, top = math.floor(values["x"]), math.floor(values["y"])
+    right = math.ceil(values["x"] + values["width"])
+    bottom = math.ceil(values["y"] + values["height"])
+    left, top = max(left, 0), max(top, 0)
+    right, bottom = min(right, item.width), min(bottom, item.height)
+    if right <= left or bottom <= top:
+        raise Invalid(_("This box lies outside the image."), field=field, code="qa.box")
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
+@transaction.atomic
+def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signature:
+    """Close the round: all clean publishes the version, one miss sends it back.
+
+    The signature binds the report and the manifest by their digests. Raises Conflict while a
+    file of the sample has not been looked at.
+    """
+    _check_officer(by, version)
+    intake = Intake.objects.get(version=version)
+    items = list(sampling.current_round(version))
+    waiting = sum(item.finding == "" for item in items)
+    if version.state == "in_qa" and waiting:
+        raise Conflict(
+            _("{count} files of the sample have not been looked at."),
+            code="qa.open",
+            count=waiting,
+        )
+    missed = sum(item.finding == "missed" for item in items)
+    population = intake.rows.filter(status__in=("written", "unchanged")).count()
+    bound = quality.upper_bound(sampled=len(items), missed=missed, population=population)
+    if missed:
+        move(version, "fail_qa", "officer", reason="the officer's boxes are being applied")
+        Intake.objects.filter(pk=intake.pk).update(pending_boxes=True)
+    else:
+        move(
+            version,
+            "sign",
+            "officer",
+            reason="",
+            published_at=timezone.now(),
+            card=version.card
+            | {
+                "examined": len(items),
+                "population": population,
+                "miss_rate_below": round(bound, 5),
+                "confidence": 0.95,
+            },
+        )
+    signature = Signature.objects.create(
+        version=version,
+        round=items[0].round if items else 1,
+        officer=by,
+        passed=not missed,
+        sampled=len(items),
+        missed=missed,
+        population=population,
+        upper_bound=bound,
+        report_sha256=sampling.report_digest(intake),
+        manifest_sha256=version.manifest_sha256,
+        statement=statement.strip()[:1000],
+    )
+    record(
+        "qa.sign" if not missed else "qa.fail",
+        by=by,
+        about=version,
+        details={
+            "round": signature.round,
+            "sampled": signature.sampled,
+            "missed": missed,
+            "upper_bound": round(bound, 5),
+            "report_sha256": signature.report_sha256,
+            "manifest_sha256": signature.manifest_sha256,
+        },
+    )
+    if missed:
+        hint("ingest.apply_boxes", version.pk)
+    return signature

@@ -1,0 +1,61 @@
+"""The officer's sample: which files are drawn, which round is open, what was signed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from django.db.models import Max, QuerySet
+
+from deid import review
+from policies.document import DeidPolicy
+from portal.catalog.models import DatasetVersion
+from portal.ingest.models import Intake, ReportRow, ReviewItem
+
+
+def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow, str]]:
+    """Return the rows to look at with the stratum each stands for."""
+    rows = {row.position: row for row in intake.rows.filter(status__in=("written", "unchanged"))}
+    facts = [
+        {
+            "position": row.position,
+            "status": row.status,
+            "target": row.target,
+            "boxes": row.boxes,
+            **row.facts,
+        }
+        for row in rows.values()
+    ]
+    drawn = review.draw_sample(facts, policy, seed)
+    return [(rows[fact["position"]], review.stratum(fact)) for fact in drawn]
+
+
+def current_round(version: DatasetVersion) -> QuerySet[ReviewItem]:
+    """Return the items of the newest round, in order."""
+    newest = ReviewItem.objects.filter(version=version).aggregate(newest=Max("round"))["newest"]
+    return ReviewItem.objects.filter(version=version, round=newest or 0).select_related("row")
+
+
+def report_digest(intake: Intake) -> str:
+    """Return the SHA-256 of the report's rows as they stand, in order."""
+    digest = hashlib.sha256()
+    for line in report_lines(intake.rows.order_by("position")):
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def report_lines(rows: Iterable[ReportRow]) -> Iterable[bytes]:
+    """Give the report as JSON lines; it names originals by digest only."""
+    for row in rows:
+        document = {
+            "source": row.source,
+            "status": row.status,
+            "target": row.target,
+            "reason": row.reason,
+            "actions": row.actions,
+            "boxes": row.boxes,
+            "facts": row.facts,
+            "seconds": row.seconds,
+        }
+        yield json.dumps(document, sort_keys=True, ensure_ascii=False).encode() + b"\n"

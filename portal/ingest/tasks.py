@@ -1,0 +1,111 @@
+"""Background work on originals; each task takes the intake's lease and does what the state asks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from portal.audit.record import record
+from portal.catalog.actions import move
+from portal.catalog.models import DatasetVersion
+from portal.ingest import pipeline
+from portal.ingest.models import Intake, ReviewItem
+from portal.leases import hold
+from portal.tasking import hint, task
+
+LEASE_SECONDS = 60
+PICTURES_KEPT = timedelta(days=7)
+
+
+def _failed(version_id: int, *, reason: str) -> None:
+    """Send a version back to its steward; nothing was published, a retry may complete it."""
+    with transaction.atomic():
+        version = DatasetVersion.objects.select_for_update().get(pk=version_id)
+        if version.state != "ingesting":
+            return
+        move(version, "fail", "system", reason=reason[:300])
+        record("version.failed", by=None, about=version, details={"reason": reason[:300]})
+
+
+@task("ingest.run", on_failure=_failed)
+def run(version_id: int) -> None:
+    """De-identify a version's originals."""
+    rows = Intake.objects.filter(version__state="ingesting", version_id=version_id)
+    intake = rows.select_related("version__dataset").first()
+    if intake is None:
+        return
+    with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
+        if lease is not None:
+            DatasetVersion.objects.filter(pk=version_id).update(reason="de-identifying")
+            pipeline.de_identify(intake, lease)
+
+
+@task("ingest.pictures")
+def pictures(version_id: int) -> None:
+    """Render the pictures of the open round that are missing."""
+    rows = Intake.objects.filter(version__state="in_qa", version_id=version_id)
+    intake = rows.select_related("version__dataset").first()
+    if intake is None or not _undrawn(version_id):
+        return
+    with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
+        if lease is not None:
+            pipeline.draw_pictures(intake, lease)
+
+
+def _undrawn(version_id: int) -> bool:
+    return ReviewItem.objects.filter(
+        version_id=version_id, after_object="", unseen="", finding=""
+    ).exists()
+
+
+@task("ingest.apply_boxes")
+def apply_boxes(version_id: int) -> None:
+    """Mask what the officer marked."""
+    rows = Intake.objects.filter(
+        pending_boxes=True, version__state="de_identified", version_id=version_id
+    )
+    intake = rows.select_related("version__dataset").first()
+    if intake is None:
+        return
+    with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
+        if lease is not None:
+            pipeline.apply_boxes(intake, lease)
+
+
+@task("ingest.destroy", queue="short")
+def destroy(version_id: int) -> None:
+    """Destroy originals and pictures whose time is over."""
+    version = DatasetVersion.objects.get(pk=version_id)
+    intake = Intake.objects.get(version=version)
+    if intake.destroyed_at is None and intake.destroy_after <= timezone.now():
+        pipeline.destroy_originals(intake)
+    if version.state in ("published", "retired"):
+        newest = version.signatures.order_by("-at").first()
+        if newest is not None and newest.at + PICTURES_KEPT <= timezone.now():
+            pipeline.destroy_pictures(version)
+
+
+def due() -> None:
+    """Hint whatever waits: versions being ingested, pictures, boxes, ends of retention."""
+    for pk in DatasetVersion.objects.filter(state="ingesting").values_list("pk", flat=True):
+        hint("ingest.run", pk)
+    waiting = ReviewItem.objects.filter(
+        version__state="in_qa", after_object="", unseen="", finding=""
+    )
+    for pk in waiting.values_list("version_id", flat=True).distinct():
+        hint("ingest.pictures", pk)
+    boxes = Intake.objects.filter(pending_boxes=True, version__state="de_identified")
+    for pk in boxes.values_list("version_id", flat=True):
+        hint("ingest.apply_boxes", pk)
+    over = Intake.objects.filter(destroyed_at=None, destroy_after__lte=timezone.now())
+    for pk in over.values_list("version_id", flat=True):
+        hint("ingest.destroy", pk)
+    old = ReviewItem.objects.filter(
+        version__state__in=("published", "retired"),
+        pictures_destroyed_at=None,
+        found_at__lte=timezone.now() - PICTURES_KEPT,
+    ).exclude(after_object="")
+    for pk in old.values_list("version_id", flat=True).distinct():
+        hint("ingest.destroy", pk)
