@@ -83,6 +83,7 @@ class Quorum:
     internal: Annotated[int, Higher(0, 15)]
     external: Annotated[int, Higher(0, 15)]
     distinct_units: Annotated[bool, MUST]
+    external_majority_on_conflict: Annotated[bool, MUST]
     steward: Annotated[bool, MUST]
 
 
@@ -164,6 +165,7 @@ class ReleasePolicy:
     matrix_side: Annotated[int, Lower(0, 32)]
     weights_bytes: Annotated[int, Lower(1, 2**40), BYTES]
     metrics_bytes: Annotated[int, Lower(1, 2**30), BYTES]
+    metrics_bits: Annotated[int, Lower(1, 2**30)]
     config_bytes: Annotated[int, Lower(1, 2**30), BYTES]
     tensors: Annotated[int, Lower(1, 1_000_000)]
     tensor_name_length: Annotated[int, Lower(1, 1000)]
