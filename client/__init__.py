@@ -1,0 +1,1 @@
+"""The portal's API from a program or a terminal; needs nothing of the portal itself."""

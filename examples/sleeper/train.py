@@ -1,0 +1,9 @@
+"""Runs until somebody stops it: shows that a lapsed grant does."""
+
+import time
+
+import glovebox
+
+for step in range(100_000):
+    glovebox.log(step, step=step)
+    time.sleep(1)
