@@ -15,6 +15,9 @@ KINDS = ("number", "curve", "matrix", "choice")
 _KEYS = ("kind", "min", "max", "digits", "count", "values")
 _LARGEST = 1e30
 
+# Rounding below this quantum to zero leaves a decade count to charge, instead of 300 exponents.
+QUANTUM = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
@@ -34,6 +37,18 @@ class MetricSpec:
     digits: int = 4
     count: bool | None = None
     values: tuple[str, ...] = ()
+
+    def distinct_values(self, digits: int | None = None) -> int:
+        """Return an upper bound on how many values a number of this metric can take, rounded."""
+        if self.kind == "choice":
+            return len(self.values)
+        mantissas = 9 * 10 ** ((digits or self.digits) - 1)
+        total = 3  # zero, and the two ends of the range, which rounding is held to
+        for reach in (self.maximum, -self.minimum):
+            if reach > 0:
+                decades = math.floor(math.log10(max(reach, QUANTUM))) - round(math.log10(QUANTUM))
+                total += mantissas * (decades + 2)
+        return total
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the declaration as it stands in a manifest."""
@@ -164,3 +179,26 @@ def _finite(value: object, field: str) -> float:
             code="manifest.metric-range",
         )
     return float(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is an int or float and no bool; NaN and infinities are numbers here."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def round_number(spec: MetricSpec, value: float, digits: int | None = None) -> float | None:
+    """Return ``value`` in ``digits`` significant digits (the spec's by default).
+
+    None where it is not finite or outside the declared range; below 1e-12 it is zero.
+    """
+    if not _in_range(spec, value):
+        return None
+    number = float(value)
+    rounded = float(f"{number:.{(digits or spec.digits) - 1}e}") if abs(number) >= QUANTUM else 0.0
+    # Rounding must not leave the range (0.99996 in [0, 0.99997]), nor tell the sign of a zero.
+    return min(max(rounded, spec.minimum), spec.maximum) + 0.0
+
+
+def _in_range(spec: MetricSpec, value: float) -> bool:
+    """Whether a number is finite and in range; compared before any conversion, which may fail."""
+    return bool(spec.minimum <= value <= spec.maximum)
