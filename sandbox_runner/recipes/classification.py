@@ -17,9 +17,10 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import glovebox
+import glovebox  # type: ignore[import-not-found]  # on the path of the sandbox only
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss, accuracy and (of two classes) AUC on one split."""
     network.eval()
-    logits = torch.cat([network(batch) for batch in pixels.split(settings.batch_size)])
+    logits = torch.cat([network(batch) for batch in torch.split(pixels, settings.batch_size)])
     binary = logits.reshape(len(targets), -1).shape[1] == 1
     values = {"loss": float(_loss(logits, targets, binary))}
     if binary:
@@ -114,7 +115,7 @@ def _one_epoch(
 ) -> float:
     network.train()
     total = 0.0
-    for chosen in torch.randperm(len(pixels)).split(settings.batch_size):
+    for chosen in torch.split(torch.randperm(len(pixels)), settings.batch_size):
         batch = pixels[chosen]
         if settings.flip and torch.rand(()) < 0.5:
             batch = batch.flip(-1)
@@ -128,12 +129,22 @@ def _one_epoch(
     return total / len(pixels)
 
 
+def first_dataset(manifest: Mapping[str, Any]) -> str:
+    """Return the first dataset of the manifest that is here, else the first one that is here.
+
+    The command line may replace the datasets of the manifest.
+    """
+    here = sorted(p.name for p in Path(os.environ.get("GLOVEBOX_DATA", "data")).iterdir())
+    named = [slug for slug in manifest.get("datasets", {}) if slug in here]
+    return (named or here)[0]
+
+
 def train() -> None:
     """Train on the first dataset of the manifest and write the declared outputs."""
     manifest, config = glovebox.manifest(), glovebox.config()
     settings = Settings.of(config)
     torch.manual_seed(settings.seed)
-    dataset = glovebox.dataset(next(iter(manifest["datasets"])))
+    dataset = glovebox.dataset(first_dataset(manifest))
     pixels, targets, _ = dataset.arrays("train")
     held_pixels, held_targets, _ = dataset.arrays("validation")
     if not len(pixels):
@@ -144,6 +155,7 @@ def train() -> None:
     )
     x, y = torch.from_numpy(pixels), torch.from_numpy(targets)
     held_x, held_y = torch.from_numpy(held_pixels), torch.from_numpy(held_targets)
+    declared = manifest.get("metrics", {})
     curves: dict[str, list[float]] = {}
     best = float("inf")
     for epoch in range(settings.epochs):
@@ -154,11 +166,10 @@ def train() -> None:
             values |= measured
         for name, value in values.items():
             curves.setdefault(name, []).append(value)
-        if values.get("validation_loss", -1.0 - epoch) < best:
-            best = values.get("validation_loss", -1.0 - epoch)
+        if not len(held_x) or values["validation_loss"] < best:
+            best = values.get("validation_loss", best)
             glovebox.save_weights(network)
-        glovebox.log(epoch, **{k: v for k, v in values.items() if k in manifest["metrics"]})
-    declared = manifest.get("metrics", {})
+        glovebox.log(epoch, **{k: v for k, v in values.items() if k in declared})
     kept = {}
     for name, curve in curves.items():
         if name in declared:

@@ -157,7 +157,7 @@ def test_saved_weights_are_read_by_the_reference_library(home: Path) -> None:
 def test_metrics_are_numbers_only(home: Path) -> None:
     path = glovebox.save_metrics(loss=np.float64(0.5), curve=np.arange(3))
     assert json.loads(path.read_text()) == {"loss": 0.5, "curve": [0, 1, 2]}
-    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+    with pytest.raises(ValueError, match="Out of range"):
         glovebox.save_metrics(loss=float("nan"))
     with pytest.raises(TypeError):
         glovebox.save_metrics(loss=object())

@@ -1,0 +1,51 @@
+"""``glovebox verify``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundle.keys import load_public_keys
+from bundle.verify import verify
+from policies.errors import CannotRun
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add ``verify`` to the command's parser."""
+    parser = subparsers.add_parser("verify", help="check a bundle offline")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PUB",
+        help="PEM file with the portal's public keys; may be given more than once",
+    )
+    parser.add_argument("--revocations", type=Path, metavar="FILE", help="the signed list")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and say so. Exit codes: 0 held, 1 did not, 2 wrong use, 3 no bundle to read."""
+    keys = load_public_keys(args.key)
+    if not args.bundle.is_file():
+        raise CannotRun("There is no bundle of this name.")
+    answer = verify(args.bundle, keys, args.revocations)
+    if args.json:
+        print(json.dumps(answer.as_mapping(), indent=2))
+    people = sys.stderr if args.json else sys.stdout
+    for line in answer.lines:
+        print(f"{'held  ' if line.held else 'FAILED'}  {line.message}", file=people)
+    if answer.held:
+        print(f"Released {answer.released} to {answer.recipient}. The bundle holds.", file=people)
+    else:
+        print("The bundle does not hold. Do not use it.", file=people)
+    return 0 if answer.held else 1
