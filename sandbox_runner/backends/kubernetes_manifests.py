@@ -28,8 +28,6 @@ ROLE_LABEL: Final = "glovebox/role"
 JOB_LABEL: Final = "glovebox/job"
 DIGEST: Final = "glovebox/spec-sha256"
 
-#: A carrier that has more to leave behind than it may carry ends with this status.
-CARRIER_OVER_LIMIT: Final = 3
 #: For the carrier to copy /output, on top of the job's own time.
 CARRY_SECONDS: Final = 900
 #: The container's own log files; the kubelet turns them at 10 MiB and keeps five.
@@ -48,6 +46,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "GLOVEBOX_CODE": "/code",
     "GLOVEBOX_DATA": "/data",
     "GLOVEBOX_OUTPUT": "/output",
+    # A pod has no further descriptor: progress travels in the log, where anything may stand, and
+    # is proven line by line as on one machine.
+    "GLOVEBOX_PROGRESS_FD": "1",
 }
 
 _ID: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sandbox_runner.backends.kubernetes_manifests import CARRIER, CARRIER_OVER_LIMIT, JOB
+from sandbox_runner.backends.kubernetes_manifests import CARRIER, JOB
 
 Object = Mapping[str, Any]
 
@@ -148,8 +148,6 @@ def _container_end(statuses: Mapping[str, Object]) -> Ended | None:
         return None
     if carrier.get("exitCode") == 0:
         return Ended("finished", "exit", code)
-    if carrier.get("exitCode") == CARRIER_OVER_LIMIT:
-        return Ended("failed", "output-limit", code)
     # Ours failed after the job had ended well: the node or the storage, never the applicant.
     return Ended("stopped", "node-lost", code)
 

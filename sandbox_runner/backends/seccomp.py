@@ -1,0 +1,186 @@
+"""A seccomp filter, written out as the kernel's classic BPF; no library needed.
+
+The program runs before every system call (linux/seccomp.h, linux/filter.h). It first refuses
+foreign calling conventions, then examines five calls by their arguments, then walks the
+allow-list of :mod:`sandbox_runner.backends.syscalls`. Everything else does not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from policies.errors import CannotRun
+from sandbox_runner.backends import syscalls
+
+AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+RET_ALLOW: Final = 0x7FFF0000
+RET_KILL_PROCESS: Final = 0x80000000
+RET_ERRNO: Final = 0x00050000
+
+# Offsets in struct seccomp_data: nr, arch, instruction_pointer, args[6] (little endian halves).
+OFFSET_NUMBER: Final = 0
+OFFSET_ARCH: Final = 4
+
+LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
+EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+ANY_BIT: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
+RETURN: Final = 0x06  # BPF_RET | BPF_K
+
+# x32 calls carry this bit and the numbers of x86_64 with other meanings.
+X32_BIT: Final = 0x40000000
+
+AF_UNIX: Final = 1
+
+# CLONE_NEWTIME is among the bits of the exit signal here and only counts in clone3 and unshare.
+CLONE_NAMESPACES: Final = (
+    0x00020000  # NEWNS
+    | 0x02000000  # NEWCGROUP
+    | 0x04000000  # NEWUTS
+    | 0x08000000  # NEWIPC
+    | 0x10000000  # NEWUSER
+    | 0x20000000  # NEWPID
+    | 0x40000000  # NEWNET
+    | 0x00002000  # PTRACE
+)
+
+# What a program asks of its own descriptors. Not TIOCSTI or TIOCLINUX, which type on a terminal,
+# and nothing of FS_IOC_*, which reaches into file systems.
+IOCTLS: Final = {
+    "TCGETS": 0x5401,
+    "TIOCGPGRP": 0x540F,
+    "TIOCGWINSZ": 0x5413,
+    "FIONREAD": 0x541B,
+    "FIONBIO": 0x5421,
+    "FIONCLEX": 0x5450,
+    "FIOCLEX": 0x5451,
+    "FIOASYNC": 0x5452,
+}
+TERMINAL_INPUT: Final = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C}
+
+# Names, dying with a parent, and questions. Not PR_SET_MM, PR_SET_SECCOMP, PR_SET_PTRACER,
+# PR_CAP_AMBIENT, nor speculation controls, which could only be loosened.
+PRCTLS: Final = {
+    "PR_SET_PDEATHSIG": 1,
+    "PR_GET_PDEATHSIG": 2,
+    "PR_GET_DUMPABLE": 3,
+    "PR_SET_NAME": 15,
+    "PR_GET_NAME": 16,
+    "PR_GET_SECCOMP": 21,
+    "PR_CAPBSET_READ": 23,
+    "PR_SET_TIMERSLACK": 29,
+    "PR_GET_TIMERSLACK": 30,
+    "PR_SET_CHILD_SUBREAPER": 36,
+    "PR_GET_CHILD_SUBREAPER": 37,
+    "PR_SET_NO_NEW_PRIVS": 38,
+    "PR_GET_NO_NEW_PRIVS": 39,
+    "PR_SET_THP_DISABLE": 41,
+    "PR_GET_THP_DISABLE": 42,
+    "PR_SET_VMA": 0x53564D41,
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One struct sock_filter."""
+
+    code: int
+    value: int
+    jump_true: int = 0
+    jump_false: int = 0
+
+    def packed(self) -> bytes:
+        """Return the eight bytes the kernel reads."""
+        return struct.pack("<HBBI", self.code, self.jump_true, self.jump_false, self.value)
+
+
+def refuse(number: int) -> int:
+    """Return the filter's answer that makes a call fail with this errno."""
+    return RET_ERRNO | number
+
+
+def argument(index: int, *, high: bool = False) -> Instruction:
+    """Load one half of a call's argument."""
+    return Instruction(LOAD, 16 + 8 * index + (4 if high else 0))
+
+
+def only_values(values: Iterable[int], otherwise: int) -> list[Instruction]:
+    """Allow when the accumulator is one of ``values``, else answer ``otherwise``."""
+    body: list[Instruction] = []
+    for value in values:
+        body += [Instruction(EQUAL, value, 0, 1), Instruction(RETURN, RET_ALLOW)]
+    return [*body, Instruction(RETURN, otherwise)]
+
+
+def _examined(name: str, gpus: bool) -> list[Instruction]:
+    """Return the instructions that decide one call by its arguments."""
+    if name == "clone":
+        return [
+            argument(0),
+            Instruction(ANY_BIT, CLONE_NAMESPACES, 0, 1),
+            Instruction(RETURN, refuse(errno.EPERM)),
+            Instruction(RETURN, RET_ALLOW),
+        ]
+    if name in ("socket", "socketpair"):
+        # One family: a network namespace does not cover AF_VSOCK, and netlink, packet, AF_ALG and
+        # the rest are attack surface without use. The kernel takes the family as an int.
+        return [argument(0), *only_values([AF_UNIX], refuse(errno.EAFNOSUPPORT))]
+    if name == "ioctl":
+        if gpus:
+            # The driver speaks through ioctls with numbers of its own.
+            body: list[Instruction] = [argument(1)]
+            for value in TERMINAL_INPUT.values():
+                body += [
+                    Instruction(EQUAL, value, 0, 1),
+                    Instruction(RETURN, refuse(errno.EPERM)),
+                ]
+            return [*body, Instruction(RETURN, RET_ALLOW)]
+        return [argument(1), *only_values(IOCTLS.values(), refuse(errno.ENOTTY))]
+    if name == "prctl":
+        return [argument(0), *only_values(PRCTLS.values(), refuse(errno.EPERM))]
+    raise ValueError(name)
+
+
+def build(machine: str | None = None, *, gpus: bool = False) -> bytes:
+    """Return the filter for this machine (or ``x86_64``, ``aarch64``), ready for bubblewrap.
+
+    Raises :class:`CannotRun` where there is no table of system calls for the machine.
+    """
+    machine = machine or platform.machine()
+    try:
+        number_of = syscalls.numbers(machine)
+    except KeyError:
+        raise CannotRun(
+            "There is no system call filter for {machine}; use x86_64 or aarch64.",
+            code="sandbox.architecture",
+            machine=machine,
+        ) from None
+    program = [
+        Instruction(LOAD, OFFSET_ARCH),
+        Instruction(EQUAL, AUDIT_ARCH[machine], 1, 0),
+        Instruction(RETURN, RET_KILL_PROCESS),
+        Instruction(LOAD, OFFSET_NUMBER),
+    ]
+    if machine == "x86_64":
+        program += [
+            Instruction(AT_LEAST, X32_BIT, 0, 1),
+            Instruction(RETURN, refuse(errno.ENOSYS)),
+        ]
+    for name in syscalls.EXAMINED:
+        body = _examined(name, gpus)
+        program += [Instruction(EQUAL, number_of[name], 0, len(body)), *body]
+    answers: dict[int, int] = {}
+    for _reason, names in syscalls.ALLOWED.values():
+        answers |= {number_of[name]: RET_ALLOW for name in names.split() if name in number_of}
+    for _reason, code, names in syscalls.REFUSED.values():
+        answers |= {number_of[name]: refuse(code) for name in names.split() if name in number_of}
+    for number, answer in sorted(answers.items()):
+        program += [Instruction(EQUAL, number, 0, 1), Instruction(RETURN, answer)]
+    program.append(Instruction(RETURN, refuse(errno.ENOSYS)))
+    return b"".join(instruction.packed() for instruction in program)

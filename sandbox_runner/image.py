@@ -1,0 +1,160 @@
+"""The root file system of a sandbox: what an image name stands for on one machine.
+
+Here an image is this project's own interpreter and libraries, mounted read-only at neutral paths:
+nothing of the host's home, etc, run or var, and no path of the host in ``sys.path``. The
+interpreter appears as ``/opt/python``, its packages as the virtual environment ``/opt/venv``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from policies.errors import CannotRun
+from sandbox_runner.spec import Mount
+
+ROOM: Final = Path(__file__).resolve().parent
+
+#: The catalogue of one machine: image name -> what it is.
+IMAGES: Final[Mapping[str, str]] = {
+    "pytorch-cpu": "Python and PyTorch without GPU, NumPy, pydicom, Pillow, safetensors",
+}
+
+# A shell and the few programs that subprocess, platform and ctypes call.
+PROGRAMS: Final = ("sh", "env", "uname", "cat", "ls")
+
+# Kernel tables that describe the host and that no training needs; each is covered.
+HIDDEN_FILES: Final = (
+    "/proc/cmdline",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/sched_debug",
+    "/proc/swaps",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/hostname",
+)
+HIDDEN_DIRECTORIES: Final = ("/proc/acpi", "/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq")
+
+
+@dataclass(frozen=True)
+class Image:
+    """Mounts, links and small files that make a root, and the environment that fits them."""
+
+    name: str
+    mounts: tuple[Mount, ...]
+    links: Mapping[str, str]
+    files: Mapping[str, str]
+    env: Mapping[str, str]
+    #: /proc paths to cover, as far as this kernel has them.
+    hidden_files: tuple[str, ...] = ()
+    hidden_directories: tuple[str, ...] = ()
+    directories: tuple[str, ...] = field(default=("/proc", "/dev", "/code", "/data", "/mnt"))
+
+
+def _library_directory() -> Path:
+    """Return the directory of this machine's shared libraries."""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    for candidate in (Path("/usr/lib") / multiarch, Path("/usr/lib64"), Path("/usr/lib")):
+        if (candidate / "libc.so.6").exists():
+            return candidate
+    raise CannotRun(
+        "The C library was found neither in /usr/lib/{multiarch} nor in /usr/lib64.",
+        code="sandbox.image",
+        multiarch=multiarch,
+    )
+
+
+def _loader() -> Path:
+    """Return the dynamic loader under the name that programs ask for."""
+    for candidate in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"):
+        if Path(candidate).exists():
+            return Path(candidate)
+    raise CannotRun("The dynamic loader was not found in /lib64 or /lib.", code="sandbox.image")
+
+
+@functools.cache
+def find(name: str) -> Image:
+    """Return the image of this name. Raises :class:`CannotRun` for a name not in the catalogue."""
+    if name not in IMAGES:
+        raise CannotRun(
+            "The image {name} is not in the catalogue; it has: {known}.",
+            field="job.image",
+            code="sandbox.image",
+            name=name,
+            known=", ".join(sorted(IMAGES)),
+        )
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    base = Path(sys.base_prefix).resolve()
+    libraries, loader = _library_directory(), _loader()
+    mounts = [
+        Mount(base / "bin" / version, f"/opt/python/bin/{version}"),
+        Mount(Path(sysconfig.get_path("stdlib")).resolve(), f"/opt/python/lib/{version}"),
+        Mount(Path(sysconfig.get_path("purelib")), f"/opt/venv/lib/{version}/site-packages"),
+        Mount(libraries, str(libraries)),
+        Mount(loader.resolve(), f"/usr{loader}"),
+    ]
+    shared = sysconfig.get_config_var("INSTSONAME") or ""
+    if ".so" in shared and (base / "lib" / shared).exists():
+        # The interpreter looks for it under the host's path; /usr/lib is where the loader
+        # looks last.
+        mounts.append(Mount(base / "lib" / shared, f"/usr/lib/{shared}"))
+    for program in PROGRAMS:
+        found = shutil.which(program, path="/usr/bin:/bin")
+        if found:
+            mounts.append(Mount(Path(found).resolve(), f"/usr/bin/{program}"))
+    sdk = ROOM / "sdk"
+    if sdk.is_dir():
+        mounts.append(Mount(sdk, "/opt/sdk"))
+    cores = f"0-{(os.cpu_count() or 1) - 1}\n"
+    return Image(
+        name=name,
+        mounts=tuple(mounts),
+        links={
+            "/bin": "usr/bin",
+            "/lib": "usr/lib",
+            "/lib64": "usr/lib64",
+            f"/opt/venv/bin/{version}": f"/opt/python/bin/{version}",
+            "/opt/venv/bin/python3": version,
+            "/opt/venv/bin/python": version,
+        },
+        files={
+            "/etc/passwd": "sandbox:x:1000:1000:sandbox:/tmp:/bin/sh\n",
+            "/etc/group": "sandbox:x:1000:\n",
+            "/etc/hosts": "127.0.0.1 localhost\n",
+            "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+            "/opt/venv/pyvenv.cfg": (
+                "home = /opt/python/bin\ninclude-system-site-packages = false\n"
+                f"version = {'.'.join(map(str, sys.version_info[:3]))}\n"
+            ),
+            # Where the C library and PyTorch count processors.
+            "/sys/devices/system/cpu/online": cores,
+            "/sys/devices/system/cpu/possible": cores,
+            "/sys/devices/system/cpu/present": cores,
+        },
+        env={
+            "PATH": "/opt/venv/bin:/usr/bin",
+            "HOME": "/tmp",  # noqa: S108 - inside the sandbox
+            "TMPDIR": "/tmp",  # noqa: S108
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "PYTHONPATH": "/opt/sdk",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
+        hidden_files=HIDDEN_FILES,
+        hidden_directories=HIDDEN_DIRECTORIES,
+    )

@@ -1,0 +1,88 @@
+"""Start a submission's program inside the sandbox, and say where it failed.
+
+Runs as ``python start.py PROGRAM`` in the same process as the submission, which can therefore
+forge all of this: the runner believes only what it can check (sandbox_runner/progress.py). The
+message of an exception and its traceback stay in the log inside.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import json
+import os
+import sys
+import types
+
+CODE = os.environ.get("GLOVEBOX_CODE", "/code").rstrip("/")
+OUTPUT = os.environ.get("GLOVEBOX_OUTPUT", "/output")
+
+
+def place(traceback: types.TracebackType | None) -> tuple[str, int]:
+    """Return the innermost line of the submission itself, as a relative file and a number."""
+    found = ("", 0)
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if file.startswith(CODE + "/"):
+            found = (file[len(CODE) + 1 :], traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
+def cause(error: BaseException) -> str | None:
+    """Return which limit was met, where the error itself shows it."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    number = getattr(error, "errno", None)
+    if number == errno.EAGAIN and isinstance(error, BlockingIOError):
+        return "processes"
+    try:
+        room = os.statvfs(OUTPUT)
+    except OSError:
+        return None
+    return "output-full" if room.f_bavail == 0 or room.f_favail == 0 else None
+
+
+def report(error: BaseException) -> None:
+    """Write the fault to the runner: the nearest built-in type, a file and a line."""
+    descriptor = os.environ.get("GLOVEBOX_PROGRESS_FD", "")
+    if not descriptor.isdigit():
+        return
+    name = next(
+        (kind.__name__ for kind in type(error).__mro__ if vars(builtins).get(kind.__name__) is kind),
+        "other",
+    )
+    if name in ("Exception", "BaseException", "object") and type(error).__name__ != name:
+        name = "other"
+    file, line = place(error.__traceback__)
+    if isinstance(error, SyntaxError) and str(error.filename).startswith(CODE + "/"):
+        file, line = str(error.filename)[len(CODE) + 1 :], error.lineno or 0
+    fault = {"type": name, "file": file, "line": line, "cause": cause(error)}
+    try:
+        os.write(int(descriptor), json.dumps({"fault": fault}).encode() + b"\n")
+    except OSError:
+        return
+
+
+def main(program: str) -> None:
+    """Run a program as ``__main__``, as ``python PROGRAM`` would."""
+    sys.argv = [program, *sys.argv[2:]]
+    sys.path[0] = os.path.dirname(program)
+    module = sys.modules["__main__"]
+    # The same module object, so that pickling, multiprocessing and atexit see what they expect.
+    for name in [name for name in vars(module) if not name.startswith("__")]:
+        delattr(module, name)
+    vars(module).update({"__file__": program, "__doc__": None, "__cached__": None})
+    try:
+        with open(program, "rb") as file:
+            source = file.read()
+        exec(compile(source, program, "exec"), vars(module))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        report(error)
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
