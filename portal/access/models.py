@@ -20,10 +20,7 @@ class AccessRequest(models.Model):
         "catalog.DatasetVersion", on_delete=models.PROTECT, related_name="access_requests"
     )
     state = models.CharField(max_length=20, default="draft")
-    purpose = models.CharField(_("purpose"), max_length=20, blank=True)
-    days = models.PositiveIntegerField(_("period in days"), default=0)
-    analyst_emails = models.JSONField(_("analysts"), default=list, blank=True)
-    # The other fields of the form by name; policies.access.REQUEST_FIELDS holds their rules.
+    # The form's fields by name; policies.access.REQUEST_FIELDS holds their rules.
     answers = models.JSONField(default=dict, blank=True)
     conflict_declared = models.BooleanField(_("conflict of interest declared"), default=False)
     # Everyone named, resolved to accounts when the request is submitted.
@@ -41,6 +38,14 @@ class AccessRequest(models.Model):
 
     def __str__(self) -> str:
         return f"request {self.pk}"
+
+    @property
+    def purpose(self) -> str:
+        return str(self.answers.get("purpose", ""))
+
+    @property
+    def title(self) -> str:
+        return str(self.answers.get("title", ""))
 
 
 class RequestStep(models.Model):

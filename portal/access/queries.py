@@ -1,0 +1,217 @@
+"""Reads of requests and grants with a rule in them: one place a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from policies.access import GrantFacts, check_grant_usable
+from policies.document import Policy
+from policies.errors import UserError
+from policies.review import Case, Decision, Vote, check_can_vote, decide, visible_votes
+from policies.workflow import ACCESS_REQUEST, APPLICANT
+from portal.access.models import (
+    AccessRequest,
+    Agreement,
+    Grant,
+    RequestDocument,
+    RequestStep,
+    RequestVote,
+)
+from portal.access.parties import party
+from portal.accounts.models import Person
+from portal.accounts.queries import roles_of
+from portal.catalog.queries import policy_of
+
+# What the committee and the steward see: a draft, and what was withdrawn as one, is its author's.
+SUBMITTED = ("submitted", "in_review", "returned", "approved", "rejected")
+
+
+def requests_visible_to(person: Person) -> QuerySet[AccessRequest]:
+    """Return whose requests a person may read.
+
+    Applicants and named analysts their own; committee members, auditors and the dataset's steward
+    all that were submitted.
+    """
+    rows = AccessRequest.objects.select_related(
+        "applicant__unit__organisation", "version__dataset__steward"
+    ).order_by("-pk")
+    roles = roles_of(person)
+    seen = Q(applicant=person) | Q(analysts=person)
+    submitted = Q(state__in=SUBMITTED) | Q(round__gt=0)
+    if roles & {"committee", "auditor"}:
+        seen |= submitted
+    else:
+        seen |= submitted & Q(version__dataset__steward=person)
+    return rows.filter(seen).distinct()
+
+
+def policy_for(request: AccessRequest) -> Policy:
+    """Return the policy under which a request is judged."""
+    return policy_of(request.version.dataset)
+
+
+def documents_of(request: AccessRequest) -> QuerySet[RequestDocument]:
+    """Return the documents that belong to a request now."""
+    return request.documents.filter(removed_at=None).order_by("pk")
+
+
+def case_of(request: AccessRequest) -> Case:
+    """Return what is voted on, with everybody who is barred from voting on it."""
+    return Case(
+        applicant=party(request.applicant),
+        owner=party(request.version.dataset.steward),
+        analysts=frozenset(str(pk) for pk in request.analysts.values_list("pk", flat=True)),
+        conflict_declared=request.conflict_declared,
+        bound_to=request.bound_to,
+        recused=frozenset(str(pk) for pk in request.recusals.values_list("person", flat=True)),
+    )
+
+
+def votes_on(request: AccessRequest) -> list[tuple[RequestVote, Vote]]:
+    """Return the votes on what is submitted now, in the order in which they were cast."""
+    rows = request.votes.filter(bound_to=request.bound_to).select_related(
+        "voter__unit__organisation"
+    )
+    return [(row, Vote(party(row.voter), row.choice, row.bound_to)) for row in rows.order_by("pk")]
+
+
+def decision_on(request: AccessRequest) -> Decision:
+    """Return what the votes say now."""
+    votes = [vote for _row, vote in votes_on(request)]
+    return decide(case_of(request), votes, policy_for(request), "access")
+
+
+@dataclass(frozen=True)
+class VotingView:
+    """What one person may know of the voting on a request."""
+
+    decision: Decision
+    votes: tuple[RequestVote, ...]
+    may_vote: bool
+    why_not: UserError | None
+
+
+def voting_for(request: AccessRequest, viewer: Person) -> VotingView:
+    """Return the voting as ``viewer`` may see it: blind until the quorum has voted."""
+    case, policy = case_of(request), policy_for(request)
+    pairs = votes_on(request)
+    votes = [vote for _row, vote in pairs]
+    decision = decide(case, votes, policy, "access")
+    me = party(viewer)
+    seen = visible_votes(me, votes, decision)
+    why_not: UserError | None = None
+    may_vote = request.state == "in_review"
+    if may_vote:
+        try:
+            check_can_vote(case, me, votes, policy, "access")
+        except UserError as error:
+            may_vote, why_not = False, error
+    return VotingView(
+        decision=decision,
+        votes=tuple(row for row, vote in pairs if vote in seen),
+        may_vote=may_vote,
+        why_not=why_not,
+    )
+
+
+def actions_for(request: AccessRequest, viewer: Person) -> tuple[str, ...]:
+    """Return what ``viewer`` may do with a request now, for buttons."""
+    found: list[str] = []
+    if viewer.pk == request.applicant_id:
+        found += ACCESS_REQUEST.actions(request.state, APPLICANT)
+        if request.state in ("draft", "returned"):
+            found.append("edit")
+        if request.state == "approved" and not hasattr(request, "signature"):
+            found.append("sign_agreement")
+    voting = voting_for(request, viewer)
+    if voting.may_vote:
+        found += ["vote", "recuse"]
+    return tuple(found)
+
+
+def current_agreement(name: str = "default") -> Agreement:
+    """Return the newest version of an agreement."""
+    return Agreement.objects.filter(name=name).order_by("-number")[0]
+
+
+# --- grants ---------------------------------------------------------------------------------
+
+
+def facts_of(grant: Grant) -> GrantFacts:
+    """Return a grant as policies.access sees it."""
+    return GrantFacts(
+        state=grant.state,
+        starts=grant.starts_at,
+        ends=grant.ends_at,
+        analysts=frozenset(str(pk) for pk in grant.analysts.values_list("pk", flat=True)),
+        dataset=grant.version.dataset.slug,
+        version=str(grant.version.number),
+    )
+
+
+def check_usable(grant: Grant, person: Person, *, now: datetime | None = None) -> None:
+    """Raise Denied unless ``person`` may work under ``grant`` now."""
+    check_grant_usable(facts_of(grant), str(person.pk), now or timezone.now())
+
+
+def usable(now: datetime) -> Q:
+    """Return the condition of grants that let somebody work now.
+
+    The same rule as policies.access.check_grant_usable, for lists; a test holds the two together.
+    """
+    return Q(state="active", starts_at__lte=now, ends_at__gt=now)
+
+
+def grants_usable_by(person: Person, *, now: datetime | None = None) -> QuerySet[Grant]:
+    """Return the grants under which a person may work now."""
+    moment = now or timezone.now()
+    return Grant.objects.filter(usable(moment), analysts=person).select_related("version__dataset")
+
+
+def grants_visible_to(person: Person) -> QuerySet[Grant]:
+    """Return the grants a person may read: analysts, holder, the dataset's steward, auditors."""
+    rows = Grant.objects.select_related("version__dataset", "holder", "unit__organisation")
+    if "auditor" in roles_of(person):
+        return rows.order_by("-pk")
+    seen = Q(analysts=person) | Q(holder=person) | Q(version__dataset__steward=person)
+    return rows.filter(seen).distinct().order_by("-pk")
+
+
+def over(now: datetime) -> QuerySet[Grant]:
+    """Return the grants whose end has come and which do not say so yet."""
+    return Grant.objects.filter(state__in=("active", "suspended"), ends_at__lte=now)
+
+
+# --- service levels -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ServiceLevel:
+    """How long requests stayed in a state: the median, in days, over ``count`` that left it."""
+
+    state: str
+    median_days: float
+    count: int
+
+
+def service_levels(
+    states: Sequence[str] = ("submitted", "in_review", "returned"),
+) -> list[ServiceLevel]:
+    """Return the honest answer to "how long does it take", a state a row, without guesses."""
+    levels = []
+    for state in states:
+        pairs = RequestStep.objects.filter(state=state).exclude(left_at=None)
+        days = [
+            (left - entered).total_seconds() / 86400
+            for entered, left in pairs.values_list("entered_at", "left_at")
+            if left is not None
+        ]
+        if days:
+            levels.append(ServiceLevel(state, round(median(days), 2), len(days)))
+    return levels
