@@ -20,6 +20,8 @@ _COMMON = (
     "train_accuracy validation_accuracy val_accuracy train_auc validation_auc val_auc seconds "
 )
 COLUMN_NAMES = frozenset(_COMMON.split())
+# A declared range is that of the measured values, not of the axis they stand over.
+AXES = frozenset({"step", "epoch", "iteration", "x"})
 MAXIMUM_COLUMNS = 16
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 
@@ -35,15 +37,18 @@ class _Reading:
         self.name, self.spec, self.declared, self.policy = name, spec, declared, policy
         self.withheld = self.suppressed = self.renamed = 0
 
-    def number(self, value: object, *, empty: bool = False) -> float | int | None:
+    def number(
+        self, value: object, spec: MetricSpec | None = None, *, empty: bool = False
+    ) -> float | int | None:
         if value is None and empty:
             return None
         if not is_number(value) or not isinstance(value, int | float):
             raise _Refused("metrics.type", "A value is not a number.")
-        if self.spec.count:
+        spec = spec or self.spec
+        if spec.count:
             return self.count(value)
-        digits = min(self.spec.digits, self.policy.release.digits)
-        rounded = round_number(self.spec, value, digits)
+        digits = min(spec.digits, self.policy.release.digits)
+        rounded = round_number(spec, value, digits)
         self.withheld += rounded is None
         return rounded
 
@@ -69,12 +74,12 @@ class _Reading:
             return self.table(value) if _is_table(value) else self.points(value)
         return self.matrix(value)
 
-    def points(self, value: object) -> list[float | int | None]:
+    def points(self, value: object, spec: MetricSpec | None = None) -> list[float | int | None]:
         if not isinstance(value, list | tuple):
             raise _Refused("metrics.type", "A curve is a list of numbers or a table of them.")
         if len(value) > self.policy.release.curve_points:
             raise _Refused("metrics.length", "The curve has more points than may leave.")
-        return [self.number(item, empty=True) for item in value]
+        return [self.number(item, spec, empty=True) for item in value]
 
     def table(self, value: Any) -> dict[str, list[float | int | None]]:
         columns = _columns(value, self.policy.release.curve_points)
@@ -90,7 +95,8 @@ class _Reading:
         for number, name in enumerate(sorted(columns), start=1):
             kept = name in COLUMN_NAMES or name in self.declared
             self.renamed += not kept
-            result[name if kept else f"column_{number}"] = self.points(columns[name])
+            axis = MetricSpec("curve") if name in AXES else None
+            result[name if kept else f"column_{number}"] = self.points(columns[name], axis)
         return result
 
     def matrix(self, value: object) -> list[list[float | int | None]]:
