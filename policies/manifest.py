@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies.document import Policy
 from policies.metrics import MetricSpec
 from policies.quantities import format_bytes, format_seconds
 
@@ -72,7 +73,7 @@ class Manifest:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def as_mapping(self) -> dict[str, Any]:
-        """Return JSON values that ``submission.manifest_from_mapping`` reads back to an equal value."""
+        """Return JSON values; ``submission.manifest_from_mapping`` reads them back as equal."""
         job = {"name": self.name, "image": self.image}
         job["entrypoint" if self.entrypoint else "recipe"] = self.entrypoint or self.recipe
         return {
@@ -92,3 +93,16 @@ class Manifest:
     def with_resources(self, **changes: int) -> Manifest:
         """Return the manifest with resources replaced, by the owner of the machine."""
         return dataclasses.replace(self, resources=dataclasses.replace(self.resources, **changes))
+
+
+def default_resources(policy: Policy) -> Resources:
+    """Return what a job gets that asks for nothing: the defaults, within the maxima."""
+    ours, most = policy.submission.defaults, policy.submission.maximum
+    return Resources(
+        cpus=min(ours.cpus, most.cpus),
+        memory_bytes=min(ours.memory, most.memory),
+        gpus=min(ours.gpus, most.gpus),
+        wall_seconds=min(ours.time, most.time),
+        output_bytes=min(ours.output, most.output),
+        processes=min(ours.processes, most.processes),
+    )

@@ -12,7 +12,7 @@ from policies.archive import ArchiveMember, check_archive
 from policies.config_values import read_config
 from policies.document import Policy
 from policies.errors import Invalid, _
-from policies.manifest import Manifest, Outputs, Resources
+from policies.manifest import Manifest, Outputs, Resources, default_resources
 from policies.metrics import MetricSpec, read_metrics
 from policies.names import (
     BUILD,
@@ -61,19 +61,6 @@ _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "outputs": ("weights", "metrics", "config"),
     "config": None,
 }
-
-
-def default_resources(policy: Policy) -> Resources:
-    """Return what a job gets that asks for nothing: the defaults, within the maxima."""
-    ours, most = policy.submission.defaults, policy.submission.maximum
-    return Resources(
-        cpus=min(ours.cpus, most.cpus),
-        memory_bytes=min(ours.memory, most.memory),
-        gpus=min(ours.gpus, most.gpus),
-        wall_seconds=min(ours.time, most.time),
-        output_bytes=min(ours.output, most.output),
-        processes=min(ours.processes, most.processes),
-    )
 
 
 def parse_manifest(
