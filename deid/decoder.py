@@ -1,0 +1,84 @@
+"""The process that decodes strangers' pictures: bytes in, boxes and pixels out, no key inside.
+
+Started as ``python -m deid.decoder``; reads requests from standard input until it closes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from deid import channel
+
+ADDRESS_SPACE = 24 << 30
+
+
+def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.dicom.decode import examine
+    from deid.pixels.text import default_text_detector
+
+    detector = default_text_detector(1) if head["detect"] else None
+    result = examine(body, detector, rewrite=bool(head["rewrite"]))
+    boxes = [
+        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
+        for box in result.boxes
+    ]
+    answer = {
+        "boxes": boxes,
+        "attributes": dict(result.attributes),
+        "pixels": result.pixels is not None,
+    }
+    return answer, result.pixels or b""
+
+
+def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.photo_room import clean_bytes
+
+    return clean_bytes(head, body)
+
+
+def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.review import picture_of
+
+    return {}, picture_of(body)
+
+
+OPERATIONS = {"dicom": _dicom, "photo": _photo, "picture": _picture}
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until the stream ends. A failure is one word, never the file's own text."""
+    while (message := channel.receive(requests)) is not None:
+        head, body = message
+        try:
+            answer, pixels = OPERATIONS[str(head["operation"])](head, body)
+        except MemoryError:
+            answer, pixels = {"error": "too-large"}, b""
+        except Exception as error:  # whatever a decoder raises on a hostile file
+            reason = getattr(error, "reason", "")
+            answer, pixels = {"error": reason or "cannot-decode", "kind": type(error).__name__}, b""
+        channel.send(answers, answer, pixels)
+
+
+def main() -> None:
+    """Serve on the process's own standard streams; whatever libraries print goes nowhere."""
+    answers = os.fdopen(os.dup(1), "wb")
+    requests = os.fdopen(os.dup(0), "rb")
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    with tempfile.TemporaryDirectory(prefix="glovebox-") as scratch:
+        os.chdir(scratch)
+        tempfile.tempdir = str(Path(scratch))
+        serve(requests, answers)
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)

@@ -1,0 +1,87 @@
+"""Ask a decoder process; when it dies or hangs, only the file it was on is held back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from deid import channel
+from deid.quarantine import Quarantined
+
+SECONDS = 300.0
+SECONDS_PER_MIB = 5.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def child_environment() -> dict[str, str]:
+    """The few variables a child needs, and one thread for each numeric library."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **threads, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Decoder:
+    """One decoder process, started on first use and again after it ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, head: Mapping[str, Any], *body: bytes | memoryview) -> tuple[dict[str, Any], bytes]:
+        """The answer; raises :class:`Quarantined` when the file could not be decoded."""
+        process = self._running()
+        size = sum(len(part) for part in body)
+        expired = threading.Event()
+
+        def end() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(SECONDS + SECONDS_PER_MIB * size / (1 << 20), end)
+        timer.daemon = True
+        timer.start()
+        try:
+            channel.send(cast(BinaryIO, process.stdin), head, *body)
+            message = channel.receive(cast(BinaryIO, process.stdout))
+        except (OSError, ValueError):
+            message = None
+        finally:
+            timer.cancel()
+        if message is None:
+            self.close()
+            raise Quarantined("decoder-timeout" if expired.is_set() else "decoder-crash")
+        answer, pixels = message
+        if "error" in answer:
+            reason = str(answer["error"])
+            raise Quarantined(reason if reason.replace("-", "").isalnum() else "cannot-decode")
+        return answer, pixels
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deid.decoder"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=child_environment(),
+                cwd="/",
+                close_fds=True,
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    try:
+                        stream.close()
+                    except OSError:
+                        continue
+            self._process = None

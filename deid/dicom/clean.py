@@ -1,0 +1,217 @@
+"""One DICOM file, from its bytes to the bytes that may be published."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from deid.decoding import Decoder
+from deid.dicom import pixels, plan, stream, values, writer
+from deid.dicom.header import HeaderCleaner, encodings_of, value_of
+from deid.dicom.markers import marked
+from deid.dicom.stream import Buffer, DicomFile, Element
+from deid.quarantine import Quarantined
+
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+HELD = (
+    (STORAGE + "88.", "structured-report"),
+    (STORAGE + "104.", "encapsulated-document"),
+    (STORAGE + "11.", "presentation-state"),
+    (STORAGE + "9.", "waveform"),
+    (STORAGE + "77.1.1.1", "video"),
+    (STORAGE + "77.1.2.1", "video"),
+    (STORAGE + "77.1.4.1", "video"),
+    (STORAGE + "66", "raw-data"),
+    (STORAGE + "91.", "annotation"),
+    ("1.2.840.10008.1.3.10", "dicomdir"),
+)
+NOT_HELD = frozenset({STORAGE + "66.1", STORAGE + "66.2", STORAGE + "66.4", STORAGE + "66.5"})
+# Raw data (66) has children that are registrations and segmentations; 66.3 deforms, 66.4 segments.
+VIDEO_CLASSES = frozenset({STORAGE + "77.1.1.1", STORAGE + "77.1.2.1", STORAGE + "77.1.4.1"})
+VOLUME_CLASSES = frozenset(
+    {STORAGE + end for end in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")}
+)
+HEAD_WORDS = frozenset(
+    "head brain skull face facial neuro cranium cranial orbit orbits sinus sinuses pituitary iac "
+    "temporal tmj mandible maxillofacial neck dental hirn kopf schadel tete cerveau cabeza cerebro "
+    "두부 뇌 머리 안면 두경부 headneck".split()
+)
+_HEAD_TAGS = frozenset(
+    {0x00180015, 0x00081030, 0x0008103E, 0x00181030, 0x00321060, 0x00400254, 0x00400007}
+)
+_ANATOMY = (0x00082218, 0x00081032)
+
+
+@dataclass
+class Result:
+    """A cleaned file in pieces, with everything that the report says of it."""
+
+    chunks: list[Buffer]
+    subject: str
+    actions: dict[str, str]
+    boxes: list[list[Any]]
+    stratum: dict[str, str]
+    mapped: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class DicomCleaner:
+    """Cleans one file after another by one plan, with one decoder process."""
+
+    def __init__(self, header: HeaderCleaner, decoder: Decoder) -> None:
+        self.header = header
+        self.profile = header.plan.profile
+        self.decoder = decoder
+
+    def clean(self, data: bytes, digest: str) -> Result:
+        """Clean a file's bytes; ``digest`` stands for the patient where nothing else does.
+
+        Raises :class:`Quarantined` with the reason for whatever cannot be proven clean.
+        """
+        file = stream.parse(data)
+        sop_class = self._sop_class(file)
+        if self.profile.hold_head_volumes and _is_head(file, sop_class):
+            raise Quarantined("head-volume")
+        modality = value_of(file.elements, 0x00080060)
+        if self.profile.modalities and modality not in self.profile.modalities:
+            raise Quarantined("modality")
+        identity = self.header.identity(file, digest)
+        cleaned = self.header.clean(file, sop_class, identity)
+        _resolve_ambiguous(cleaned.elements, _is_signed(cleaned.elements))
+        detect = self.profile.has("clean_pixel_data")
+        pixel = self._pixels(file, cleaned.elements, detect=detect)
+        elements = [each for each in cleaned.elements if each.tag not in pixels.PIXEL_TAGS]
+        syntax = stream.EXPLICIT
+        boxes: list[list[Any]] = []
+        if pixel is not None:
+            elements = [each for each in elements if each.tag not in pixel.attributes]
+            elements += [*pixel.attributes.values(), pixel.element]
+            syntax, boxes = pixel.syntax, pixel.boxes
+            if pixel.action:
+                cleaned.actions[f"{pixel.element.tag:08X}"] = pixel.action
+        if not _is_ascii(elements):
+            elements.append(Element(0x00080005, "CS", b"ISO_IR 192"))
+        elements = marked(
+            _with_identity(elements, sop_class, identity.pseudonym, self.profile.keep_only is None),
+            self.profile,
+            pixels_cleaned=detect and pixel is not None,
+        )
+        instance = value_of(elements, 0x00080018)
+        if not instance:
+            raise Quarantined("no-instance-uid")
+        return Result(
+            chunks=writer.file_chunks(sop_class, instance, syntax, elements),
+            subject=identity.pseudonym,
+            actions=cleaned.actions,
+            boxes=boxes,
+            stratum={
+                "modality": value_of(elements, 0x00080060),
+                "vendor": value_of(elements, 0x00080070),
+                "sop_class": sop_class,
+            },
+            mapped=cleaned.mapped,
+        )
+
+    def _sop_class(self, file: DicomFile) -> str:
+        sop_class = value_of(file.elements, 0x00080016)
+        sop_class = sop_class or stream.text_of(file.meta.get(0x00020002, b""))
+        if any(element.tag == 0x00041220 for element in file.elements):
+            raise Quarantined("dicomdir")
+        if not sop_class:
+            raise Quarantined("no-sop-class")
+        if sop_class not in NOT_HELD:
+            for prefix, reason in HELD:
+                if sop_class.startswith(prefix) and (
+                    reason != "video" or sop_class in VIDEO_CLASSES
+                ):
+                    if reason == "video" and file.syntax in stream.NATIVE:
+                        continue
+                    raise Quarantined(reason)
+        if not plan.is_known(sop_class):
+            if not values.is_registered(sop_class):
+                raise Quarantined("private-sop-class")
+            if not any(element.tag in pixels.PIXEL_TAGS for element in file.elements):
+                raise Quarantined("unknown-sop-class")
+        return sop_class
+
+    def _pixels(
+        self, file: DicomFile, cleaned: list[Element], *, detect: bool
+    ) -> pixels.Cleaned | None:
+        burned_in = value_of(file.elements, 0x00280301) == "YES"
+        if not any(element.tag in pixels.PIXEL_TAGS for element in file.elements):
+            return None
+        if not any(element.tag in pixels.PIXEL_TAGS for element in cleaned):
+            raise Quarantined("bad-pixels")
+        if burned_in and not detect:
+            raise Quarantined("burned-in")
+        return pixels.clean(cleaned, file.syntax, self.decoder, detect=detect)
+
+
+def _with_identity(
+    elements: list[Element], sop_class: str, pseudonym: str, whole: bool
+) -> list[Element]:
+    """The patient's pseudonym stands in every file, also where the original had none."""
+    present = {element.tag for element in elements}
+    if 0x00080016 not in present:
+        elements.append(Element(0x00080016, "UI", sop_class.encode()))
+    if 0x00100020 not in present:
+        elements.append(Element(0x00100020, "LO", pseudonym.encode()))
+    if whole and 0x00100010 not in present:
+        elements.append(Element(0x00100010, "PN", pseudonym.encode()))
+    for element in elements:
+        if element.tag in (0x00100010, 0x00100020):
+            element.value = pseudonym.encode()
+    return elements
+
+
+def _is_head(file: DicomFile, sop_class: str) -> bool:
+    """Whether a CT or MR image may be part of a volume that a face can be rendered from."""
+    if sop_class not in VOLUME_CLASSES:
+        return False
+    encodings = encodings_of(file.elements)
+    for element in file.elements:
+        if element.tag in _HEAD_TAGS and element.items is None:
+            if _has_head_word(values.words(element.value, encodings)):
+                return True
+        elif element.tag in _ANATOMY and element.items:
+            for item in element.items:
+                if _has_head_word(value_of(item, 0x00080104)):
+                    return True
+    return False
+
+
+def _has_head_word(text: str) -> bool:
+    lower = text.lower()
+    found = set(lower.replace("_", " ").replace("^", " ").replace("-", " ").split())
+    return bool(found & HEAD_WORDS) or any(word in lower for word in ("head", "brain", "skull"))
+
+
+def _is_signed(elements: list[Element]) -> bool:
+    for element in elements:
+        if element.tag == 0x00280103 and len(element.value) == 2:
+            return bool(struct.unpack("<H", element.value)[0] == 1)
+    return False
+
+
+def _resolve_ambiguous(elements: list[Element], signed: bool) -> None:
+    """Give elements that the dictionary leaves open their VR (PS3.5 annex A.1 notes)."""
+    for element in elements:
+        if element.items is not None:
+            for item in element.items:
+                _resolve_ambiguous(item, signed)
+        elif " or " in element.vr:
+            if "US or SS" in element.vr and len(element.value) <= 6:
+                element.vr = "SS" if signed else "US"
+            else:
+                element.vr = "OW"
+
+
+def _is_ascii(elements: list[Element]) -> bool:
+    for element in elements:
+        if element.items is not None:
+            if not all(_is_ascii(item) for item in element.items):
+                return False
+        elif element.vr in ("LO", "SH", "ST", "LT", "UT", "UC", "PN"):
+            if not bytes(element.value).isascii():
+                return False
+    return True

@@ -1,0 +1,260 @@
+"""What happens to pixel data: nothing may hide beside the samples, and text in them is masked."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydicom.encaps import generate_frames
+
+from deid.decoding import Decoder
+from deid.dicom import codestream
+from deid.dicom.stream import BIG_ENDIAN, EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element, text_of
+from deid.dicom.writer import file_chunks
+from deid.quarantine import Quarantined
+
+FLOATS = {0x7FE00008: 32, 0x7FE00009: 64}
+PIXEL_TAGS = frozenset({PIXEL_DATA, *FLOATS})
+RLE = "1.2.840.10008.1.2.5"
+VIDEO_PREFIXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
+_ATTRIBUTES = frozenset(
+    {
+        0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
+        0x00280101, 0x00280102, 0x00280103, 0x00281101, 0x00281102, 0x00281103, 0x00281201,
+        0x00281202, 0x00281203, 0x00281221, 0x00281222, 0x00281223,
+    }
+)  # fmt: skip
+_ANONYMOUS_UID = "2.25.1"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass
+class Facts:
+    """The image pixel module's numbers (PS3.3 C.7.6.3)."""
+
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    photometric: str
+
+    def native_bytes(self) -> int:
+        """The length of the uncompressed pixel data."""
+        samples = self.rows * self.columns * self.samples * self.frames
+        if self.photometric == "YBR_FULL_422":
+            samples = samples * 2 // 3
+        return (samples * self.allocated + 7) // 8
+
+
+@dataclass
+class Cleaned:
+    """The pixel element to write, the syntax it is in, attributes to set, and the boxes."""
+
+    element: Element
+    syntax: str
+    attributes: dict[int, Element] = field(default_factory=dict)
+    boxes: list[list[Any]] = field(default_factory=list)
+    action: str = ""
+
+
+def facts_of(elements: list[Element]) -> Facts:
+    """Read the numbers; raises :class:`Quarantined` where one is missing or impossible."""
+    by_tag = {element.tag: element for element in elements if element.tag in _ATTRIBUTES}
+
+    def number(tag: int, default: int | None = None) -> int:
+        element = by_tag.get(tag)
+        if element is None or len(element.value) == 0:
+            if default is None:
+                raise Quarantined("bad-pixels")
+            return default
+        if len(element.value) == 2 and element.vr != "IS":
+            return int(struct.unpack("<H", element.value)[0])
+        try:
+            return int(text_of(element.value))
+        except ValueError:
+            raise Quarantined("bad-pixels") from None
+
+    float_bits = next((FLOATS[e.tag] for e in elements if e.tag in FLOATS), None)
+    allocated = number(0x00280100, float_bits)
+    stored = number(0x00280101, allocated)
+    return Facts(
+        rows=number(0x00280010),
+        columns=number(0x00280011),
+        samples=number(0x00280002, 1),
+        frames=max(1, number(0x00280008, 1)),
+        allocated=allocated,
+        stored=stored,
+        high=number(0x00280102, stored - 1),
+        signed=number(0x00280103, 0) == 1,
+        photometric=text_of(by_tag[0x00280004].value) if 0x00280004 in by_tag else "MONOCHROME2",
+    )
+
+
+def clean(
+    elements: list[Element], syntax: str, decoder: Decoder, *, detect: bool
+) -> Cleaned | None:
+    """Clean the pixel data of a file; None where it has none.
+
+    Raises :class:`Quarantined` when the pixels cannot be read, for then nobody can say what they
+    show.
+    """
+    holders = [element for element in elements if element.tag in PIXEL_TAGS]
+    if not holders:
+        return None
+    if len(holders) > 1:
+        raise Quarantined("bad-pixels")
+    holder = holders[0]
+    if syntax.startswith(VIDEO_PREFIXES):
+        raise Quarantined("video")
+    facts = facts_of(elements)
+    if not facts.rows or not facts.columns or facts.allocated not in (1, 8, 16, 32, 64):
+        raise Quarantined("bad-pixels")
+    if syntax in NATIVE:
+        if holder.fragments is not None:
+            raise Quarantined("bad-pixels")
+        holder = Element(holder.tag, _native_vr(holder.tag, facts), _native(holder, facts, syntax))
+        rewritten: Cleaned | None = Cleaned(holder, EXPLICIT)
+    else:
+        if holder.fragments is None:
+            raise Quarantined("bad-pixels")
+        rewritten = _recompressed(holder, facts, syntax)
+    if not detect and rewritten is not None:
+        return rewritten
+    return _looked_at(elements, holder, facts, syntax, decoder, rewritten, detect=detect)
+
+
+def _native(holder: Element, facts: Facts, syntax: str) -> Buffer:
+    expected = facts.native_bytes()
+    value = holder.value
+    if len(value) < expected:
+        raise Quarantined("truncated-pixels")
+    value = value[:expected]
+    if syntax == BIG_ENDIAN and facts.allocated == 32 and holder.vr == "OW":
+        # The parser turned 16-bit words; a 32-bit sample also has its two words turned.
+        value = np.frombuffer(value, "<u2").reshape(-1, 2)[:, ::-1].tobytes()
+    if holder.tag != PIXEL_DATA or facts.allocated not in (8, 16, 32):
+        return value
+    return _without_unused_bits(value, facts)
+
+
+def _without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
+    """Clear the bits of each word that are no sample: old overlays, and messages, live there."""
+    allocated, stored, high = facts.allocated, facts.stored, facts.high
+    if not 0 < stored <= allocated or not stored - 1 <= high < allocated:
+        raise Quarantined("bad-pixels")
+    if stored == allocated:
+        return value
+    kind: Any = np.dtype(f"<u{allocated // 8}")
+    words = np.frombuffer(value, kind)
+    if facts.signed and high == stored - 1:
+        spare = allocated - stored
+        signed = words.view(np.dtype(f"<i{allocated // 8}"))
+        clean_words = ((signed << spare) >> spare).view(kind)
+        # Unused bits of a signed sample may repeat the sign or be zero; both hide nothing.
+        plain = words & kind.type((1 << stored) - 1)
+        if np.array_equal(words, clean_words) or np.array_equal(words, plain):
+            return value
+        return clean_words.tobytes()
+    mask = ((1 << stored) - 1) << (high - stored + 1)
+    plain = words & kind.type(mask)
+    return value if np.array_equal(plain, words) else plain.tobytes()
+
+
+def _native_vr(tag: int, facts: Facts) -> str:
+    if tag in FLOATS:
+        return "OF" if tag == 0x7FE00008 else "OD"
+    return "OW" if facts.allocated > 8 else "OB"
+
+
+def _recompressed(holder: Element, facts: Facts, syntax: str) -> Cleaned | None:
+    """The compressed frames without free segments; None where they must be decoded."""
+    if syntax == RLE or holder.fragments is None:
+        return None
+    try:
+        frames = list(
+            generate_frames(_encapsulated(holder.fragments), number_of_frames=facts.frames)
+        )
+    except (ValueError, struct.error):
+        return None
+    if len(frames) != facts.frames:
+        return None
+    kept = [codestream.cleaned(bytes(frame)) for frame in frames]
+    if any(frame is None for frame in kept):
+        return None
+    fragments: list[Buffer] = [b"", *(frame for frame in kept if frame is not None)]
+    return Cleaned(Element(PIXEL_DATA, "OB", fragments=fragments), syntax)
+
+
+def _encapsulated(fragments: list[Buffer]) -> bytes:
+    parts = []
+    for fragment in fragments:
+        parts.append(struct.pack("<HHI", 0xFFFE, 0xE000, len(fragment)))
+        parts.append(bytes(fragment))
+    parts.append(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+    return b"".join(parts)
+
+
+def _looked_at(
+    elements: list[Element],
+    holder: Element,
+    facts: Facts,
+    syntax: str,
+    decoder: Decoder,
+    rewritten: Cleaned | None,
+    *,
+    detect: bool,
+) -> Cleaned:
+    inner = [element for element in elements if element.tag in _ATTRIBUTES]
+    sent = EXPLICIT if syntax in NATIVE else syntax
+    chunks = file_chunks(_SECONDARY_CAPTURE, _ANONYMOUS_UID, sent, [*inner, holder])
+    answer, pixels = decoder.ask(
+        {"operation": "dicom", "detect": detect, "rewrite": rewritten is None}, *chunks
+    )
+    boxes = [list(box) for box in answer["boxes"]]
+    if not answer["pixels"]:
+        if rewritten is None or boxes:
+            raise Quarantined("cannot-decode")
+        return rewritten
+    attributes = answer["attributes"]
+    allocated = int(attributes["BitsAllocated"])
+    expected = Facts(
+        int(attributes["Rows"]), int(attributes["Columns"]), int(attributes["SamplesPerPixel"]),
+        int(attributes["frames"]), allocated, allocated, allocated - 1, False, "",
+    )  # fmt: skip
+    if (expected.rows, expected.columns, expected.frames) != (
+        facts.rows, facts.columns, facts.frames,
+    ) or len(pixels) != expected.native_bytes():  # fmt: skip
+        raise Quarantined("cannot-decode")
+    return Cleaned(
+        Element(holder.tag, _native_vr(holder.tag, expected), pixels),
+        EXPLICIT,
+        _native_attributes(attributes, facts, holder.tag),
+        boxes,
+        "C",
+    )
+
+
+def _native_attributes(
+    attributes: Mapping[str, Any], facts: Facts, tag: int
+) -> dict[int, Element]:
+    """The image pixel module after the pixels were written uncompressed."""
+    photometric = str(attributes["PhotometricInterpretation"])
+    if not photometric.replace("_", "").replace(" ", "").isalnum() or len(photometric) > 16:
+        raise Quarantined("cannot-decode")
+    new = {0x00280004: Element(0x00280004, "CS", photometric.encode())}
+    if int(attributes["SamplesPerPixel"]) > 1:
+        new[0x00280006] = Element(0x00280006, "US", bytes(2))
+    if tag == PIXEL_DATA:
+        allocated = int(attributes["BitsAllocated"])
+        stored = min(facts.stored, allocated)
+        new[0x00280100] = Element(0x00280100, "US", struct.pack("<H", allocated))
+        new[0x00280101] = Element(0x00280101, "US", struct.pack("<H", stored))
+        new[0x00280102] = Element(0x00280102, "US", struct.pack("<H", stored - 1))
+    return new

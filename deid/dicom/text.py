@@ -1,0 +1,119 @@
+"""Free text: keep the words that are known to be clinical or technical, drop all others.
+
+A list of what to remove cannot be complete, so this is a list of what may stay (the Clean
+Descriptors option, PS3.15 E.3.6). A word that stands in this patient's own identifying fields is
+dropped even where it is in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+OLDEST_AGE = 89
+
+_UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
+# Dates, telephone and registration numbers: digits joined by separators.
+_JOINED_DIGITS = re.compile(r"\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+")
+_AGE = re.compile(r"\b(\d{2,3})(\s*-?\s*(?:y\b|yo\b|yr|year|세|살))", re.IGNORECASE)
+_PIECE = re.compile(r"\d+\.\d+|[^\W_]+|[\W_]+")
+_NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,4})?\Z")
+_MIXED = re.compile(r"(?:(\d{1,3}(?:\.\d+)?)([^\W\d_]+)|([^\W\d_]+)(\d{1,3}))([^\W\d_]{0,2})\Z")
+_DIFFUSION = re.compile(r"b\d{2,4}\Z")
+_PLAIN_SEPARATORS = frozenset(" _/+,;:()[]=-.\n")
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> frozenset[str]:
+    """The words that may stay, in lower case."""
+    path = Path(__file__).with_name("vocabulary.txt")
+    return frozenset(path.read_text(encoding="utf-8").split())
+
+
+@lru_cache(maxsize=1 << 14)
+def is_known_word(word: str) -> bool:
+    """Whether one word, without separators, may stay by itself."""
+    lower = word.lower()
+    words = vocabulary()
+    if lower in words or _NUMBER.match(word) or _DIFFUSION.match(lower):
+        return True
+    if len(word) == 1:
+        return word.isascii()
+    mixed = _MIXED.match(lower)
+    if mixed is None:
+        return False
+    letters, tail = mixed[2] or mixed[3], mixed[5]
+    short = len(letters) <= 2 and letters.isascii()
+    return (short or letters in words) and (not tail or tail in words)
+
+
+@lru_cache(maxsize=1 << 14)
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case, for comparing with a patient's own."""
+    return tuple(piece.lower() for piece in re.findall(r"[^\W_]+", text))
+
+
+def clean(text: str, own: frozenset[str], uid: Callable[[str], str]) -> str:
+    """Return the text with only known words left; UIDs inside it are mapped by ``uid``.
+
+    ``own`` are the words, in lower case, of the patient's own identifying fields.
+    """
+    if not text:
+        return text
+    kept: list[str] = []
+    last = 0
+    for found in _UID.finditer(text):
+        kept.append(_words(text[last : found.start()], own))
+        kept.append(uid(found[0]))
+        last = found.end()
+    kept.append(_words(text[last:], own))
+    return " ".join(piece for piece in kept if piece) if last else kept[0]
+
+
+def _words(text: str, own: frozenset[str]) -> str:
+    text = _AGE.sub(lambda found: "" if int(found[1]) > OLDEST_AGE else found[0], text)
+    text = _JOINED_DIGITS.sub(_short_joined, text)
+    result: list[str] = []
+    separator = ""
+    for piece in _PIECE.findall(text):
+        if piece[0].isalnum():
+            if piece.lower() not in own and is_known_word(piece):
+                if result:
+                    result.append(separator or " ")
+                result.append(piece)
+                separator = ""
+            else:
+                separator = separator or " "
+        elif result:
+            separator = _plain(piece)
+    return "".join(result)
+
+
+def _short_joined(found: re.Match[str]) -> str:
+    digits = sum(character.isdigit() for character in found[0])
+    decimal = found[0].count(".") == 1 and not re.search(r"[-/:]", found[0])
+    return found[0] if digits <= 3 or decimal else " "
+
+
+@lru_cache(maxsize=1 << 10)
+def _plain(separators: str) -> str:
+    """One harmless separator for a run of them."""
+    for character in separators:
+        if character in _PLAIN_SEPARATORS and character != " ":
+            return character
+    return " "
+
+
+def own_words(values: Iterable[str]) -> frozenset[str]:
+    """The words of a patient's identifying values that are long enough to recognise."""
+    found: set[str] = set()
+    for value in values:
+        for word in words_of(value):
+            if len(word) >= 2 or not word.isascii():
+                found.add(word)
+        compact = re.sub(r"[\W_]+", "", value).lower()
+        if len(compact) >= 4:
+            found.add(compact)
+    return frozenset(found)

@@ -1,0 +1,167 @@
+"""Clean one value by its VR. Every function takes and gives bytes without a patient's words."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+from functools import lru_cache
+
+from pydicom import charset
+from pydicom._uid_dict import UID_dictionary
+
+from deid.dicom import text as free_text
+from deid.dicom.stream import Buffer
+
+GROUPED_AGE = b"090Y"
+_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
+_DECIMAL = re.compile(rb"[ \0]*(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)?[ \0]*")
+_INTEGER = re.compile(rb"[ \0]*(?:[+-]?\d+)?[ \0]*")
+_CODE = re.compile(r"[A-Z0-9_ ]{0,16}\Z")
+_CODE_VALUE = re.compile(r"(?:[A-Z]{1,3}-)?[A-Z]?[0-9A-F]{2,12}(?:-[0-9])?\Z|[A-Za-z0-9{}./%^_-]{1,8}\Z")
+_UID = re.compile(r"[0-9.]{1,64}\Z")
+_DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
+_DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?\Z")
+_TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?\Z")
+# Values of these are enumerated by the standard: the words of a name never make them go.
+ENUMERATED = frozenset({0x00080060, 0x00100040, 0x00185100, 0x00185101, 0x00200060, 0x00200062})
+PUBLIC_SCHEMES = frozenset(
+    {
+        "DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "RADLEX", "FMA", "UMLS", "NCIt", "BI",
+        "MDC", "I10", "I9C", "ICDO3", "C4", "HL7", "ISO639_1", "ISO3166_1", "UNS", "NEU", "UBERON",
+        "MSH", "RXNORM", "DCMUID", "ACR", "BARI", "CD8", "SNM", "MAYO", "IBSI", "PUBCHEM_CID",
+    }
+)  # fmt: skip
+
+
+def words(value: Buffer, encodings: tuple[str, ...]) -> str:
+    """A text value as a string, by the data set's character sets (PS3.5 section 6.1)."""
+    raw = bytes(value)
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii").strip(" \0")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return str(charset.decode_bytes(raw, list(encodings), {"\\", "^", "="})).strip(" \0")
+    except (LookupError, ValueError, TypeError, AttributeError):
+        return raw.decode("latin-1").strip(" \0")
+
+
+def guesses(value: Buffer) -> list[str]:
+    """What a mislabelled text may mean: for names, so that they are known in other fields."""
+    raw = bytes(value)
+    found = []
+    for encoding in ("utf-8", "cp949", "shift_jis", "gb18030"):
+        try:
+            found.append(raw.decode(encoding))
+        except ValueError:
+            continue
+    return found
+
+
+def is_number(value: Buffer, vr: str, own: frozenset[str]) -> bool:
+    """Whether a DS or IS value holds numbers only, and none of the patient's own."""
+    pattern, longest = (_INTEGER, 12) if vr == "IS" else (_DECIMAL, 24)
+    for part in bytes(value).split(b"\\"):
+        if pattern.fullmatch(part) is None or len(part) > longest:
+            return False
+        if len(part) >= 4 and own and part.strip(b" \0+-").decode("ascii") in own:
+            return False
+    return True
+
+
+@lru_cache(maxsize=1 << 13)
+def _code_words(value: bytes) -> tuple[tuple[bytes, tuple[str, ...]], ...]:
+    """The values of a code string that are of known words, each with its words."""
+    result = []
+    for part in value.decode("ascii", "replace").split("\\"):
+        stripped = part.strip(" \0")
+        found = free_text.words_of(stripped.replace("_", " "))
+        if _CODE.match(stripped) and all(free_text.is_known_word(word) for word in found):
+            result.append((stripped.encode(), found))
+        else:
+            result.append((b"", ()))
+    return tuple(result)
+
+
+def code(tag: int, value: Buffer, own: frozenset[str]) -> bytes:
+    """A code string with the values gone that are not of known words."""
+    kept = []
+    for part, found in _code_words(bytes(value)):
+        if tag not in ENUMERATED and tag >> 16 != 0x28 and own:
+            if any(word in own for word in found if len(word) >= 4):
+                part = b""
+        kept.append(part)
+    return b"\\".join(kept)
+
+
+def code_value(value: Buffer, own: frozenset[str]) -> bytes:
+    """A code's value, if it has the form of one and is none of the patient's own numbers."""
+    text = bytes(value).decode("ascii", "replace").strip(" \0")
+    if _CODE_VALUE.match(text) and text.lower() not in own:
+        return text.encode()
+    return b""
+
+
+def scheme(value: Buffer) -> bytes:
+    """A coding scheme's designator: a public one, or the neutral private one."""
+    text = bytes(value).decode("ascii", "replace").strip(" \0")
+    return text.encode() if text in PUBLIC_SCHEMES else b"99LOCAL" if text else b""
+
+
+def is_registered(uid: str) -> bool:
+    """Whether a UID is one that DICOM itself registers (PS3.6 annex A)."""
+    return uid in UID_dictionary
+
+
+def is_uid(value: Buffer) -> bool:
+    """Whether a value is a list of UIDs."""
+    text = bytes(value).decode("ascii", "replace")
+    return all(not part.strip(" \0") or _UID.match(part.strip(" \0")) for part in text.split("\\"))
+
+
+def age(value: Buffer) -> bytes:
+    """An age string with those over 89 years as one group (PS3.5 AS; HIPAA 164.514(b)(2)(i)(C))."""
+    text = bytes(value).decode("ascii", "replace").strip(" \0")
+    if not re.fullmatch(r"\d{3}[DWMY]", text):
+        return b""
+    years = int(text[:3]) * _DAYS[text[3]] / _DAYS["Y"]
+    return GROUPED_AGE if years >= free_text.OLDEST_AGE + 1 else text.encode()
+
+
+def date(value: Buffer, vr: str, days: int) -> bytes:
+    """Dates moved by whole days, times of day kept; what is not a date becomes empty."""
+    parts = [part.strip(" \0") for part in bytes(value).decode("ascii", "replace").split("\\")]
+    return "\\".join(_moved(part, vr, days) for part in parts).encode()
+
+
+@lru_cache(maxsize=1 << 12)
+def _moved(text: str, vr: str, days: int) -> str:
+    if not text:
+        return ""
+    if vr == "TM":
+        return text if _TIME.match(text) else ""
+    found = (_DATE if vr == "DA" else _DATE_TIME).match(text)
+    if found is None:
+        return ""
+    try:
+        moved = datetime.date(int(found[1]), int(found[2] or 1), int(found[3] or 1))
+        moved += datetime.timedelta(days=days)
+    except (ValueError, OverflowError):
+        return ""
+    written = f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
+    if vr == "DA":
+        return written
+    # A date that says only the year or month says no more after it has moved.
+    written = written[: 4 + 2 * ((found[2] is not None) + (found[3] is not None))]
+    return written + (found[4] or "") + (found[5] or "")
+
+
+DUMMIES = {
+    "DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "PN": b"Anonymous",
+    "AS": b"000Y", "CS": b"UNKNOWN", "DS": b"0", "IS": b"0", "AE": b"REMOVED", "SH": b"REMOVED",
+    "LO": b"REMOVED", "ST": b"REMOVED", "LT": b"REMOVED", "UT": b"REMOVED", "UC": b"REMOVED",
+    "UR": b"removed:", "US": bytes(2), "SS": bytes(2), "UL": bytes(4), "SL": bytes(4),
+    "FL": bytes(4), "FD": bytes(8),
+}  # fmt: skip
+LONGEST = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
