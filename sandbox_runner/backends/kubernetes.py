@@ -10,24 +10,26 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
+import os
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from policies.errors import CannotRun
 from sandbox_runner.backends import kubernetes_storage as storage
 from sandbox_runner.backends.interface import Line, RunningSandbox
 from sandbox_runner.backends.kubernetes_cluster import Cluster, Refused, Unreachable
 from sandbox_runner.backends.kubernetes_manifests import CARRIER, JOB, job_manifest, job_name
-from sandbox_runner.backends.kubernetes_outcome import Ended, Going, judge
+from sandbox_runner.backends.kubernetes_outcome import Ended, Going, has_run, judge
 from sandbox_runner.backends.kubernetes_settings import (
     ClusterSettings,
     RuntimeClass,
     load_settings,
 )
 from sandbox_runner.progress import ProgressReader
+from sandbox_runner.regular_files import shown
 from sandbox_runner.spec import Rejected, SandboxResult, SandboxSpec
 
 #: An API server may be away so long (an upgrade of the control plane) before we give up watching.
@@ -37,41 +39,56 @@ DELETE_SECONDS: Final = 60.0
 #: What a program says of the limit that it met (sandbox_runner.progress.CAUSES) -> our reason.
 CAUSES: Final = {"memory": "memory", "processes": "processes", "output-full": "output-limit"}
 CARRIER_LOG_BYTES: Final = 64 * 1024
+#: For the last of a log to arrive.
+LOG_SECONDS: Final = 60.0
+
+T = TypeVar("T")
 
 
-@dataclass
-class _Seen:
-    """What one look at the cluster gave."""
+@dataclass(frozen=True)
+class _Look:
+    """What one look at the cluster gave; ``pod`` is empty until a container has run in one."""
 
     verdict: Ended | Going
-    pod: str = ""
-    scheduled: bool = False
+    pod: str
 
 
 class _LogReader(threading.Thread):
     """Follows the job's log: into the file, and its progress lines to where they are proven."""
 
     def __init__(self, cluster: Cluster, spec: SandboxSpec, pod: str) -> None:
-        super().__init__(name=f"log-{pod}", daemon=True)
+        super().__init__(name="glovebox-log", daemon=True)
         self._cluster = cluster
         self._spec = spec
         self._pod = pod
         self._line = b""
+        self._taken = 0
+        self._ended = threading.Event()
         self.reader = ProgressReader(spec.metrics, spec.code, spec.progress)
 
+    def finish(self) -> None:
+        """Say that nothing more will be written, and wait for what was."""
+        self._ended.set()
+        self.join(LOG_SECONDS)
+
     def run(self) -> None:
-        """Read until the container ends or the log's limit is reached."""
+        """Read until the container ends or the log's limit is reached; reconnect in between."""
         limit = int(self._spec.limits.log_bytes)
-        log = self._spec.log.open("wb") if self._spec.log is not None else None
-        try:
-            for data in self._cluster.log(self._pod, JOB, limit):
-                if log is not None:
-                    log.write(data)
+        with open(self._spec.log or os.devnull, "wb") as log:  # noqa: PTH123 - either of two
+            while self._taken < limit:
+                last = self._ended.is_set()
+                at = 0
+                for data in self._cluster.log(self._pod, JOB, limit):
+                    # After a broken connection the log comes from its start again.
+                    new = data[max(0, self._taken - at) :]
+                    at += len(data)
+                    log.write(new)
                     log.flush()
-                self._take(data)
-        finally:
-            if log is not None:
-                log.close()
+                    self._taken += len(new)
+                    self._take(new)
+                if last:
+                    return
+                self._ended.wait(1.0)
 
     def _take(self, data: bytes) -> None:
         # Ordinary prints go by; only what looks like our lines is given on to be proven.
@@ -80,6 +97,16 @@ class _LogReader(threading.Thread):
         for line in lines:
             if line.startswith((b'{"step"', b'{"fault"')):
                 self.reader.feed(line + b"\n")
+
+
+@dataclass
+class _Watched:
+    """How watching ended; ``since`` is when the job began to run, on our monotonic clock."""
+
+    ended: Ended
+    pod: str = ""
+    since: float | None = None
+    log: _LogReader | None = None
 
 
 class KubernetesBackend:
@@ -163,27 +190,34 @@ class KubernetesBackend:
     def run(self, spec: SandboxSpec, cancel: threading.Event | None = None) -> SandboxResult:
         """Run to the end, or until ``cancel`` is set; take up a Job of the same spec.
 
-        Raises CannotRun where the cluster cannot seal a pod, Invalid for a spec that no pod can
-        be, Conflict where another sandbox of this id runs.
+        Processor seconds and peak memory are 0: the API does not tell them. Raises CannotRun
+        where the cluster cannot seal a pod or stays away, Invalid for a spec that no pod can be,
+        Conflict where another sandbox of this id runs.
         """
         runtime = self._runtime()
-        began = time.monotonic()
-        job_manifest(spec_without_sources(spec, self.settings), self.settings, runtime)
+        # Proven before anything is copied for it.
+        anywhere = tuple(
+            replace(mount, source=self.settings.staging_root / "any") for mount in spec.mounts
+        )
+        job_manifest(replace(spec, mounts=anywhere), self.settings, runtime)
         lent = storage.lend(spec, self.settings)
-        manifest = job_manifest(lent, self.settings, runtime)
         storage.outbox(spec.id, self.settings)
+        began = time.monotonic()
         try:
-            self._create(manifest)
+            self._persist(lambda: self._cluster.create(job_manifest(lent, self.settings, runtime)))
         except Refused:
             storage.forget(spec.id, self.settings)
-            return self._result(spec, Ended("refused", "resources"), 0.0, None, ())
-        ended, reader = self._watch(spec, cancel or threading.Event())
+            return self._result(Ended("refused", "resources"), 0.0)
+        watched = self._watch(spec, cancel or threading.Event())
         left: tuple[Rejected, ...] = ()
-        if ended.state == "finished" and spec.output is not None:
-            left = (*self._carrier_left(spec), *storage.bring(spec, spec.output, self.settings))
+        if watched.ended.state == "finished" and spec.output is not None:
+            left = self._left(watched.pod) + storage.bring(spec, spec.output, self.settings)
         self._delete(spec)
+        if watched.log is not None:
+            watched.log.finish()
         storage.forget(spec.id, self.settings)
-        return self._result(spec, ended, time.monotonic() - began, reader, left)
+        seconds = time.monotonic() - (watched.since or began)
+        return self._result(watched.ended, seconds, watched.log, left)
 
     def start(self, spec: SandboxSpec) -> RunningSandbox:
         """Raise CannotRun: a pod has no pipes that the runner may hold."""
@@ -199,11 +233,7 @@ class KubernetesBackend:
         except (CannotRun, Unreachable):
             return 0
 
-    def _create(self, manifest: dict[str, Any]) -> None:
-        """Make the Job. Raises Refused, Conflict, and CannotRun when the API stays away."""
-        self._persist(lambda: self._cluster.create(manifest))
-
-    def _persist[T](self, call: Any) -> Any:
+    def _persist(self, call: Callable[[], T]) -> T:
         """Ask until the API answers. Raises CannotRun after AWAY_SECONDS."""
         until = time.monotonic() + AWAY_SECONDS
         while True:
@@ -216,3 +246,103 @@ class KubernetesBackend:
                         code="sandbox.kubernetes.away",
                     ) from error
                 time.sleep(self.settings.poll_seconds)
+
+    def _look(self, name: str) -> _Look:
+        job = self._cluster.job(name)
+        pods = self._cluster.pods(name)
+        objects = [*pods, *([job] if job else [])]
+        events = self._cluster.events(frozenset(item["metadata"]["uid"] for item in objects))
+        ran = [pod["metadata"]["name"] for pod in pods if has_run(pod)]
+        return _Look(judge(job, pods, events), ran[-1] if ran else "")
+
+    def _watch(self, spec: SandboxSpec, cancel: threading.Event) -> _Watched:
+        """Look until it ends, is cancelled, or is late; keep the job's own wall clock."""
+        watched = _Watched(Ended("stopped", "cancelled"))
+        waiting_since = time.monotonic()
+        while True:
+            look = self._persist(lambda: self._look(job_name(spec.id)))
+            watched.pod = look.pod or watched.pod
+            if watched.log is None and watched.pod:
+                watched.log = _LogReader(self._cluster, spec, watched.pod)
+                watched.log.start()
+            if isinstance(look.verdict, Ended):
+                watched.ended = look.verdict
+                if watched.log is not None:
+                    watched.log.finish()
+                return watched
+            now = time.monotonic()
+            going = look.verdict
+            if going.started is not None and watched.since is None:
+                # By the node's clock, for a job that another runner started; never in the future.
+                age = (dt.datetime.now(dt.UTC) - going.started).total_seconds()
+                watched.since = now - max(0.0, age)
+            if going.queued:
+                waiting_since = now
+            if cancel.is_set():
+                return watched
+            if going.started is not None and watched.since is not None:
+                if now - watched.since > spec.limits.wall_seconds:
+                    watched.ended = Ended("stopped", "timeout")
+                    return watched
+            elif watched.since is None and now - waiting_since > self.settings.start_seconds:
+                watched.ended = Ended("refused", "resources")
+                return watched
+            cancel.wait(self.settings.poll_seconds)
+
+    def _left(self, pod: str) -> tuple[Rejected, ...]:
+        """Return what the carrier says that it left; shown inert, believed in nothing else."""
+        text = b"".join(self._cluster.log(pod, CARRIER, CARRIER_LOG_BYTES))
+        try:
+            rows = json.loads(text)["left"]
+            return tuple(Rejected(shown(str(path)), shown(str(why))) for path, why in rows)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ()
+
+    def _delete(self, spec: SandboxSpec) -> None:
+        """Delete the Job and wait until its pods are gone, or a minute after their grace."""
+        name = job_name(spec.id)
+        self._persist(lambda: self._cluster.delete(name))
+        until = time.monotonic() + spec.limits.grace_seconds + DELETE_SECONDS
+        while time.monotonic() < until:
+            if self._persist(lambda: self._cluster.job(name)) is None:
+                return
+            time.sleep(self.settings.poll_seconds)
+
+    def _result(
+        self,
+        ended: Ended,
+        seconds: float,
+        log: _LogReader | None = None,
+        left: tuple[Rejected, ...] = (),
+    ) -> SandboxResult:
+        reason, fault = ended.reason, None
+        if log is not None and (ended.state, ended.reason) == ("failed", "exit"):
+            reason = CAUSES.get(log.reader.cause or "", ended.reason)
+            fault = log.reader.fault
+        return SandboxResult(
+            state=ended.state,
+            reason=reason,
+            exit_code=ended.exit_code,
+            wall_seconds=seconds,
+            cpu_seconds=0.0,
+            peak_memory_bytes=0,
+            backend=self.name,
+            backend_version=self.version(),
+            fault=fault,
+            left_behind=left,
+        )
+
+
+def _line(name: str, held: bool, detail: str, advice: str) -> Line:
+    return Line(name, "held" if held else "missing", detail, "" if held else advice)
+
+
+def _denies_all(policy: Mapping[str, Any]) -> bool:
+    """Return whether a NetworkPolicy selects every pod and allows nothing in or out."""
+    spec = policy.get("spec", {})
+    return (
+        not spec.get("podSelector")
+        and set(spec.get("policyTypes", ())) == {"Ingress", "Egress"}
+        and not spec.get("ingress")
+        and not spec.get("egress")
+    )

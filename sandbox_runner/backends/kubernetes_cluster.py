@@ -24,7 +24,7 @@ from sandbox_runner.backends.kubernetes_manifests import (
 )
 
 #: Seconds to connect, seconds between bytes.
-TIMEOUT = (5, 30)
+TIMEOUT = (5, 60)
 
 
 class Unreachable(GloveboxError):

@@ -204,3 +204,9 @@ def _job_end(job: Object) -> Ended | None:
             late = condition.get("reason") == "DeadlineExceeded"
             return Ended("stopped", "timeout" if late else "node-lost")
     return None
+
+
+def has_run(pod: Object) -> bool:
+    """Return whether the job's container runs or ran in this pod, so that it has a log."""
+    state = _statuses(pod).get(JOB, {}).get("state", {})
+    return "running" in state or "terminated" in state
