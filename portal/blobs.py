@@ -15,7 +15,6 @@ import errno
 import hashlib
 import hmac
 import io
-import os
 import re
 import secrets
 import struct

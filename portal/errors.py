@@ -1,13 +1,18 @@
-"""How errors reach people: the text of a ``UserError``, and a neutral sentence for all else."""
+"""How errors reach people: the text of a ``UserError``, and a neutral sentence for all else.
+
+Every refusal by a rule (403) leaves an audit event.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
@@ -19,6 +24,7 @@ STATUS: tuple[tuple[type[UserError], int], ...] = (
     (Invalid, 400),
     (CannotRun, 503),
 )
+REFUSALS = (Denied, PermissionDenied, DjangoPermissionDenied)
 
 
 def status_of(error: UserError) -> int:
@@ -31,22 +37,47 @@ def sentence(error: UserError) -> str:
     return gettext(error.message).format(**error.params) if error.params else gettext(error.message)
 
 
+def _first(detail: Any, field: str = "") -> tuple[str, Any]:
+    """Return the first message inside a serializer's errors, and the dotted field it is about."""
+    while isinstance(detail, dict | list) and detail:
+        if isinstance(detail, dict):
+            name, detail = next(iter(detail.items()))
+            if name != "non_field_errors":
+                field = f"{field}.{name}" if field else str(name)
+        else:
+            detail = detail[0]
+    return field, detail
+
+
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """Answer API errors as ``{"error": {"code", "message", "field"}}``."""
+    if isinstance(error, REFUSALS):
+        # The app registry is not ready when settings are read, so these are imported when used.
+        from portal.audit.denied import record_denied
+
+        record_denied(_django_request(context), error)
     if isinstance(error, UserError):
         body = {"code": error.code, "message": sentence(error), "field": error.field}
         return Response({"error": body}, status=status_of(error))
     response = exception_handler(error, context)
     if response is not None:
         detail = response.data
-        message = detail.get("detail") if isinstance(detail, dict) else None
-        field = "" if message else next(iter(detail), "") if isinstance(detail, dict) else ""
-        if message is None:
-            first = detail[field] if isinstance(detail, dict) and field else detail
-            message = first[0] if isinstance(first, list) and first else first
-        code = getattr(message, "code", "")
-        response.data = {"error": {"code": code, "message": str(message), "field": str(field)}}
+        field = ""
+        if isinstance(detail, dict) and "detail" in detail:
+            message = detail["detail"]
+        else:
+            field, message = _first(detail)
+        code = str(getattr(message, "code", ""))
+        response.data = {"error": {"code": code, "message": str(message), "field": field}}
     return response
+
+
+def _django_request(context: dict[str, Any]) -> HttpRequest:
+    """Return the request under DRF's, with the user that DRF found."""
+    request = context["request"]
+    plain: HttpRequest = request._request
+    plain.user = request.user
+    return plain
 
 
 class UserErrorMiddleware:
@@ -59,6 +90,10 @@ class UserErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if isinstance(error, REFUSALS):
+            from portal.audit.denied import record_denied
+
+            record_denied(request, error)
         if not isinstance(error, UserError):
             return None
         context = {"sentence": sentence(error), "field": error.field}

@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from portal.leases import Leased
+
 
 class Event(models.Model):
     """One thing that somebody did, written in the transaction that did it."""
@@ -37,7 +39,7 @@ class Link(models.Model):
 
     position = models.PositiveBigIntegerField(primary_key=True)
     event_id = models.PositiveBigIntegerField(unique=True)
-    digest = models.CharField(max_length=64)  # SHA-256(previous link's digest + event's digest)
+    digest = models.CharField(max_length=64)  # see portal.audit.chain.link_digest
 
 
 class Checkpoint(models.Model):
@@ -48,3 +50,10 @@ class Checkpoint(models.Model):
     at = models.DateTimeField()
     key_id = models.CharField(max_length=64)
     signature = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+
+
+class Sealer(Leased):
+    """One row whose lease says which process extends the chain."""

@@ -1,0 +1,96 @@
+"""Audit events about signing in: who came in, who was turned away, whose factors changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account import signals as account_signals
+from allauth.mfa import signals as mfa_signals
+from allauth.mfa.models import Authenticator
+from django.contrib.auth.signals import user_logged_out
+from django.db import transaction
+from django.dispatch import receiver
+
+from portal.accounts.models import Person
+from portal.audit.record import record, record_attempt
+
+
+def sign_in_failed(email: str, *, reason: str) -> None:
+    """Record a failed sign-in. An unknown address is not kept: people type passwords there."""
+    person = Person.objects.filter(email=email.strip().lower()).first()
+    with transaction.atomic():
+        if person is None:
+            record_attempt("sign-in.failed", by=None, subject="unknown", details={"reason": reason})
+        else:
+            record("sign-in.failed", by=None, about=person, details={"reason": reason})
+
+
+def _record(action: str, person: Any, **details: Any) -> None:
+    if isinstance(person, Person):
+        with transaction.atomic():
+            record(action, by=person, about=person, details=details)
+
+
+@receiver(account_signals.user_logged_in)
+def _signed_in(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    from allauth.account.authentication import get_authentication_records
+
+    methods = sorted({entry["method"] for entry in get_authentication_records(request, user)})
+    _record("sign-in.succeeded", user, methods=methods)
+
+
+@receiver(user_logged_out)
+def _signed_out(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("sign-out", user)
+
+
+@receiver(mfa_signals.authentication_failed)
+def _code_refused(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    with transaction.atomic():
+        record("sign-in.failed", by=None, about=user, details={"reason": "second-factor"})
+
+
+@receiver(mfa_signals.authenticator_added)
+def _factor_added(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("second-factor.added", user, type=_type(kwargs))
+
+
+@receiver(mfa_signals.authenticator_removed)
+def _factor_removed(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("second-factor.removed", user, type=_type(kwargs))
+
+
+@receiver(mfa_signals.authenticator_reset)
+def _factor_reset(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("second-factor.reset", user, type=_type(kwargs))
+
+
+@receiver(mfa_signals.authenticator_used)
+def _factor_used(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("second-factor.used", user, type=_type(kwargs))
+
+
+def _type(kwargs: dict[str, Any]) -> str:
+    authenticator = kwargs.get("authenticator")
+    return str(authenticator.type) if isinstance(authenticator, Authenticator) else ""
+
+
+@receiver(account_signals.password_changed)
+@receiver(account_signals.password_set)
+def _password_changed(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("password.changed", user)
+
+
+@receiver(account_signals.password_reset)
+def _password_reset(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("password.reset", user)
+
+
+@receiver(account_signals.user_signed_up)
+def _signed_up(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("person.signed-up", user)
+
+
+@receiver(account_signals.email_changed)
+def _email_changed(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    _record("email.changed", user)

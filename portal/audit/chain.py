@@ -1,0 +1,81 @@
+"""The hash chain over the events: one sealer appends, nobody else does.
+
+A link's digest is SHA-256 over the digest before it, its position, its event's id and its event's
+digest. Whoever changes, removes, inserts or moves a sealed event breaks the chain at that place;
+whoever recomputes what follows runs against a signed checkpoint (``portal.audit.checkpoints``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from django.db import connection, transaction
+
+from portal import leases
+from portal.audit.models import Event, Link, Sealer
+from portal.audit.record import SEALING_LOCK
+from portal.tasking import TryAgain
+
+GENESIS = hashlib.sha256(b"glovebox.audit.chain.v1").hexdigest()
+BATCH = 5_000
+SEALER_SECONDS = 60
+# How long the sealer may keep recorders waiting for a long transaction to end (PostgreSQL).
+LOCK_TIMEOUT = "2s"
+
+
+def link_digest(previous: str, position: int, event_id: int, event_digest: str) -> str:
+    """Return the digest of the link at ``position``."""
+    place = struct.pack(">QQ", position, event_id)
+    return hashlib.sha256(bytes.fromhex(previous) + place + bytes.fromhex(event_digest)).hexdigest()
+
+
+def head() -> tuple[int, str, int]:
+    """Return position, digest and event id of the newest link; (0, GENESIS, 0) before the first."""
+    last = Link.objects.order_by("-position").first()
+    return (last.position, last.digest, last.event_id) if last else (0, GENESIS, 0)
+
+
+def unsealed() -> bool:
+    """Whether there are events behind the newest link."""
+    return Event.objects.filter(id__gt=head()[2]).exists()
+
+
+def _alone() -> None:
+    """Wait until every transaction that drew an event id has ended; inside the transaction."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SEALING_LOCK])
+
+
+def _append_batch(lease: leases.Lease) -> int:
+    with transaction.atomic():
+        _alone()
+        lease.check()
+        position, digest, event_id = head()
+        rows = Event.objects.filter(id__gt=event_id).order_by("id").values_list("id", "digest")
+        links = []
+        for event_id, event_digest in rows[:BATCH]:
+            position += 1
+            digest = link_digest(digest, position, event_id, event_digest)
+            links.append(Link(position=position, event_id=event_id, digest=digest))
+        Link.objects.bulk_create(links, batch_size=300)
+        return len(links)
+
+
+def seal() -> int:
+    """Chain all committed events that have no link yet, in the order of their ids.
+
+    Returns how many. Raises TryAgain when another sealer is at work.
+    """
+    Sealer.objects.get_or_create(pk=1)
+    with leases.hold(Sealer, 1, seconds=SEALER_SECONDS) as lease:
+        if lease is None:
+            raise TryAgain("another sealer is at work")
+        total = 0
+        while count := _append_batch(lease):
+            total += count
+            if count < BATCH:
+                break
+        return total
