@@ -1,0 +1,139 @@
+"""The process that holds the submission's network, inside a sandbox of its own.
+
+Runs as ``python network.py`` with the submission in ``/code``. It gets frames on standard input
+and answers on standard output: four bytes of length, a JSON head, and the bytes that the head
+counts. It sees no labels, no scores and no subjects. The submission shares this process, so the
+other end (sandbox_runner/oracle.py) believes no frame: whatever is said here is only numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import struct
+import sys
+from typing import Any
+
+# The pipes are moved away from 0 and 1 before anything of the submission runs, so that a print
+# in a model is lost instead of breaking the conversation.
+REQUESTS = os.fdopen(os.dup(0), "rb")
+ANSWERS = os.fdopen(os.dup(1), "wb")
+_nothing = os.open(os.devnull, os.O_RDWR)
+os.dup2(_nothing, 0)
+os.dup2(_nothing, 1)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {value: key for key, value in TYPES.items()}
+
+
+def receive() -> tuple[dict[str, Any], bytearray]:
+    """Return the next request and its bytes."""
+    size = REQUESTS.read(4)
+    if len(size) < 4:
+        sys.exit(0)
+    head = json.loads(REQUESTS.read(struct.unpack("<I", size)[0]))
+    body = bytearray(head.get("bytes", 0))
+    view, done = memoryview(body), 0
+    while done < len(body):
+        count = REQUESTS.readinto(view[done:])
+        if not count:
+            sys.exit(0)
+        done += count
+    return head, body
+
+
+def answer(head: dict[str, Any], body: bytes = b"") -> None:
+    """Send one answer."""
+    text = json.dumps(head | {"bytes": len(body)}).encode()
+    ANSWERS.write(struct.pack("<I", len(text)) + text + body)
+    ANSWERS.flush()
+
+
+def tensor_of(dtype: str, shape: list[int], data: bytearray | memoryview) -> torch.Tensor:
+    """Return a tensor from stored bytes."""
+    if not len(data):
+        return torch.zeros(shape, dtype=TYPES[dtype])
+    return torch.frombuffer(bytearray(data), dtype=TYPES[dtype]).reshape(shape)
+
+
+class Network:
+    """The one network of this process."""
+
+    module: torch.nn.Module
+
+    def build(self, head: dict[str, Any]) -> dict[str, Any]:
+        """Build the network from the submission's function; describe its tensors."""
+        torch.manual_seed(0)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        sys.path.insert(0, "/code")
+        name, _, function = head["build"].partition(":")
+        self.module = getattr(importlib.import_module(name), function)(head["config"])
+        self.module.eval()
+        state = self.module.state_dict()
+        facts = [[key, NAMES[value.dtype], list(value.shape)] for key, value in state.items()]
+        return {"tensors": facts}
+
+    def load(self, head: dict[str, Any], body: bytearray) -> dict[str, Any]:
+        """Put every tensor in its place; the names must be exactly the network's."""
+        view = memoryview(body)
+        state = {
+            name: tensor_of(dtype, shape, view[start:end])
+            for name, dtype, shape, start, end in head["tensors"]
+        }
+        self.module.load_state_dict(state, strict=True)
+        self.module.eval()
+        return {}
+
+    def put(self, head: dict[str, Any], body: bytearray) -> dict[str, Any]:
+        """Replace the values of one tensor."""
+        target = self.module.state_dict()[head["name"]]
+        target.copy_(tensor_of(head["dtype"], head["shape"], body))
+        return {}
+
+    def predict(self, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
+        """Answer a batch."""
+        batch = torch.frombuffer(body, dtype=torch.float32).reshape(head["shape"])
+        with torch.no_grad():
+            out = self.module(batch)
+        array = out.detach().cpu().to(torch.float32).contiguous().numpy()
+        return {"shape": list(array.shape)}, np.ascontiguousarray(array).tobytes()
+
+
+def main() -> None:
+    """Answer until the pipe closes. Of an exception only its type is told."""
+    network = Network()
+    while True:
+        head, body = receive()
+        payload = b""
+        try:
+            with torch.no_grad():
+                if head["do"] == "build":
+                    said = network.build(head)
+                elif head["do"] == "load":
+                    said = network.load(head, body)
+                elif head["do"] == "put":
+                    said = network.put(head, body)
+                else:
+                    said, payload = network.predict(head, body)
+        except Exception as error:
+            said, payload = {"error": type(error).__name__[:60]}, b""
+        answer(said, payload)
+
+
+if __name__ == "__main__":
+    main()

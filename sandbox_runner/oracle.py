@@ -1,0 +1,256 @@
+"""A submission's network in a sealed process of its own, asked over a pipe.
+
+What goes in is its own weights and shuffled pictures; what comes out is arrays whose size and
+type were fixed before. There are no labels inside, no scores, no subjects and no membership, and
+nothing that the network says is believed to be more than numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import select
+import struct
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.errors import GloveboxError
+from policies.submission import Manifest
+from sandbox_runner.backends.interface import Backend, RunningSandbox
+from sandbox_runner.inspection.safetensors_file import NUMPY, SIZES, Header
+from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxSpec
+
+INSIDE: Final = Path(__file__).parent / "inspection" / "inside"
+HEAD_BYTES: Final = 4 * MiB
+OUTPUTS_A_PICTURE: Final = 4096
+_CHUNK: Final = 1 << 16
+
+#: What the oracle's sandbox may use by default.
+LIMITS: Final = Limits(
+    cpus=2,
+    memory_bytes=4 * GiB,
+    processes=128,
+    wall_seconds=900,
+    output_bytes=1 * MiB,
+    tmp_bytes=64 * MiB,
+    shm_bytes=64 * MiB,
+    log_bytes=1 * MiB,
+    grace_seconds=0,
+)
+
+
+class OracleFault(GloveboxError):
+    """The network did not answer as it must. ``reason`` is a word of ours, never of the network.
+
+    Reasons: start, build, load, forward, timeout, ended, protocol, shape, not-finite.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class TensorFact:
+    """One tensor of the network as it was built: name, shape, type (safetensors' word)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Oracle:
+    """Use as a context: it starts on entry and is ended, whatever happened, on exit.
+
+    ``weights`` are a file that the strict reader has accepted, with its header; without them the
+    network keeps its initial values. ``call_seconds`` bounds each call on the wall clock,
+    ``limits`` the whole.
+    """
+
+    def __init__(
+        self,
+        submission: Path,
+        manifest: Manifest,
+        weights: tuple[Path, Header] | None,
+        backend: Backend,
+        limits: Limits = LIMITS,
+        call_seconds: float = 120.0,
+        log: Path | None = None,
+    ) -> None:
+        self._build = {"build": manifest.build, "config": dict(manifest.config)}
+        self._weights = weights
+        self._backend = backend
+        self._call_seconds = call_seconds
+        self._spec = SandboxSpec(
+            id=f"oracle-{uuid.uuid4().hex[:12]}",
+            argv=("python", "/opt/oracle/network.py"),
+            limits=replace(limits, gpus=0),
+            mounts=(Mount(submission, "/code"), Mount(INSIDE, "/opt/oracle")),
+            env={"OMP_NUM_THREADS": str(max(1, int(limits.cpus))), "GLOVEBOX_CODE": "/code"},
+            image=manifest.image,
+            workdir="/code",
+            log=log,
+        )
+        self._running: RunningSandbox | None = None
+        self._facts: list[TensorFact] = []
+
+    def __enter__(self) -> Self:
+        self._running = self._backend.start(self._spec)
+        try:
+            for pipe in (self._running.stdin, self._running.stdout):
+                os.set_blocking(pipe.fileno(), False)
+            head, _ = self._call("build", self._build, most=0)
+            self._facts = _read_facts(head.get("tensors"))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; may be called twice."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            running.kill()
+            running.wait()
+            for pipe in (running.stdin, running.stdout):
+                pipe.close()
+
+    def describe(self) -> list[TensorFact]:
+        """Return the tensors of the network as it says that it was built."""
+        return list(self._facts)
+
+    def load(self) -> None:
+        """Put the weights into the network; raises :class:`OracleFault` if they do not fit."""
+        if self._weights is None:
+            return
+        path, header = self._weights
+        tensors = [[t.name, t.dtype, list(t.shape), t.start, t.end] for t in header.tensors]
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
+            view = memoryview(data)
+            body = view[header.data_start :]
+            try:
+                self._call("load", {"tensors": tensors}, body, most=0)
+            finally:
+                body.release()
+                view.release()
+
+    def put(self, fact: TensorFact, array: NDArray[Any]) -> None:
+        """Replace the values of one tensor (bfloat16 as its 16 bits)."""
+        body = np.ascontiguousarray(array, dtype=NUMPY[fact.dtype]).tobytes()
+        head = {"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)}
+        self._call("put", head, body, most=0)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the network's outputs, float32 [n, k], for pictures float32 [n, 1, H, W].
+
+        Raises :class:`OracleFault` for another shape, more than 4096 numbers a picture, NaN or
+        infinity, silence longer than ``call_seconds``, and an end of the process.
+        """
+        count = len(batch)
+        body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
+        head, data = self._call(
+            "predict", {"shape": list(batch.shape)}, body, most=4 * count * OUTPUTS_A_PICTURE
+        )
+        shape = head.get("shape")
+        if (
+            not isinstance(shape, list)
+            or not 1 <= len(shape) <= 4
+            or not all(type(side) is int and 0 < side <= 2**24 for side in shape)
+            or shape[0] != count
+            or math.prod(shape) * 4 != len(data)
+        ):
+            raise OracleFault("shape")
+        answer = np.frombuffer(data, dtype="<f4").reshape(count, -1)
+        if not np.isfinite(answer).all():
+            raise OracleFault("not-finite")
+        return answer.astype(np.float32)
+
+    def _call(
+        self, do: str, head: Mapping[str, Any], body: bytes | memoryview = b"", *, most: int
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send one frame and return the answer, whose bytes are at most ``most``."""
+        if self._running is None:
+            raise OracleFault("ended")
+        text = json.dumps({**head, "do": do, "bytes": len(body)}).encode()
+        frame = [memoryview(struct.pack("<I", len(text)) + text), memoryview(body)]
+        deadline = time.monotonic() + self._call_seconds
+        size = struct.unpack("<I", self._exchange(frame, 4, deadline))[0]
+        if not 2 <= size <= HEAD_BYTES:
+            raise OracleFault("protocol")
+        try:
+            said = json.loads(self._exchange([], size, deadline))
+        except (ValueError, RecursionError) as error:
+            raise OracleFault("protocol") from error
+        if not isinstance(said, dict):
+            raise OracleFault("protocol")
+        if "error" in said:
+            raise OracleFault("forward" if do == "predict" else do)
+        count = said.get("bytes")
+        if type(count) is not int or not 0 <= count <= most:
+            raise OracleFault("shape" if do == "predict" else "protocol")
+        return said, self._exchange([], count, deadline)
+
+    def _exchange(self, frame: Sequence[memoryview], count: int, deadline: float) -> bytes:
+        """Write ``frame`` and read exactly ``count`` bytes; neither end can block the other."""
+        assert self._running is not None
+        source, sink = self._running.stdout.fileno(), self._running.stdin.fileno()
+        waiting = [part for part in frame if len(part)]
+        received = bytearray()
+        while waiting or len(received) < count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise OracleFault("timeout")
+            readable, writable, _ = select.select(
+                [source] if len(received) < count else [], [sink] if waiting else [], [], left
+            )
+            if writable:
+                try:
+                    written = os.write(sink, waiting[0][:_CHUNK])
+                except BlockingIOError:
+                    written = 0
+                except OSError as error:
+                    raise OracleFault("ended") from error
+                waiting[0] = waiting[0][written:]
+                if not len(waiting[0]):
+                    waiting.pop(0)
+            if readable:
+                data = os.read(source, min(_CHUNK, count - len(received)))
+                if not data:
+                    raise OracleFault("ended")
+                received += data
+        return bytes(received)
+
+
+def _read_facts(tensors: Any) -> list[TensorFact]:
+    """Return what the network says of itself, checked for form."""
+    if not isinstance(tensors, list) or len(tensors) > 100_000:
+        raise OracleFault("protocol")
+    facts: list[TensorFact] = []
+    for row in tensors:
+        if not isinstance(row, list) or len(row) != 3:
+            raise OracleFault("protocol")
+        name, dtype, shape = row
+        if not isinstance(name, str) or len(name) > 1000 or dtype not in SIZES:
+            raise OracleFault("protocol")
+        if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
+            raise OracleFault("protocol")
+        facts.append(TensorFact(name, tuple(shape), dtype))
+    return facts
