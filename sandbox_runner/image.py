@@ -109,9 +109,10 @@ def find(name: str) -> Image:
     ]
     shared = sysconfig.get_config_var("INSTSONAME") or ""
     if ".so" in shared and (base / "lib" / shared).exists():
-        # The interpreter looks for it under the host's path; /usr/lib is where the loader
-        # looks last.
-        mounts.append(Mount(base / "lib" / shared, f"/usr/lib/{shared}"))
+        # The interpreter looks for it under the host's path, which is not there; the loader then
+        # looks among the libraries, where the system's own of the same name would be found.
+        place = libraries if (libraries / shared).exists() else Path("/usr/lib")
+        mounts.append(Mount(base / "lib" / shared, str(place / shared)))
     for program in PROGRAMS:
         found = shutil.which(program, path="/usr/bin:/bin")
         if found:

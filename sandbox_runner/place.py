@@ -1,4 +1,4 @@
-"""Where a runner notes which sandboxes live, so that the next one can tell the dead from the living.
+"""Where a runner notes which sandboxes live, so that the next one knows the dead from the living.
 
 A lock file a sandbox, held by the runner's open descriptor: the kernel drops the lock with the
 runner, however it ends. Everything named after an id whose lock can be taken is an orphan.

@@ -129,9 +129,7 @@ class Running:
         self._disk = DiskWatch(
             [mount.source for mount in spec.mounts if mount.writable], spec.limits.output_bytes
         )
-        self._thread = threading.Thread(
-            target=self._watch, name=f"sandbox-{spec.id}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, name=f"sandbox-{spec.id}", daemon=True)
         self._thread.start()
 
     def wait(self, timeout: float | None = None) -> SandboxResult:

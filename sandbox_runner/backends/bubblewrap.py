@@ -7,6 +7,7 @@ a user without rights. Nothing here needs bwrap to be set-uid.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -343,9 +344,10 @@ class Bubblewrap:
 def thread_counts(spec: SandboxSpec) -> dict[str, str]:
     """Return the settings that keep numeric libraries to the processors of the sandbox."""
     cores = str(max(1, int(spec.limits.cpus)))
-    return {name: cores for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), cores)
 
 
+@functools.cache
 def _version(program: str) -> str:
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.strip().removeprefix("bubblewrap ")

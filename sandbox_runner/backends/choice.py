@@ -1,4 +1,77 @@
 """Choose a backend, never below the minimum that a dataset's policy names."""
+
 from __future__ import annotations
-BACKENDS=()
-def choose(): ...
+
+import functools
+from typing import Final
+
+from policies.errors import CannotRun, Invalid
+from sandbox_runner.backends.bubblewrap import Bubblewrap
+from sandbox_runner.backends.interface import Backend
+
+#: Isolation of one machine, weakest first; Kubernetes with Kata stands above both.
+STRENGTH: Final = ("bubblewrap", "gvisor", "kata")
+
+
+@functools.cache
+def backend(name: str) -> Backend:
+    """Return the backend of this name. Raises :class:`Invalid` for an unknown one."""
+    if name == "bubblewrap":
+        return Bubblewrap()
+    raise Invalid(
+        "The backend {name} is not known; there are: auto, {known}.",
+        field="backend",
+        code="sandbox.backend",
+        name=name,
+        known=", ".join(BACKENDS),
+    )
+
+
+#: The backends of one machine, in the order in which ``auto`` tries them.
+BACKENDS: Final = ("bubblewrap",)
+
+
+@functools.cache
+def missing(name: str) -> tuple[str, ...]:
+    """Return the required lines that this machine does not hold, tried once a process."""
+    return tuple(
+        line.name for line in backend(name).check() if line.required and line.state == "missing"
+    )
+
+
+def choose(name: str, minimum: str) -> Backend:
+    """Return the backend asked for (``auto``: the best of this machine), tried and held.
+
+    Raises :class:`CannotRun` when it is weaker than ``minimum``, or when this machine cannot
+    give everything it promises: there is no silent step down.
+    """
+    if minimum not in STRENGTH:
+        raise CannotRun(
+            "The policy asks for the isolation {minimum}, which is not known here.",
+            field="isolation.minimum",
+            code="sandbox.isolation",
+            minimum=minimum,
+        )
+    wanted = BACKENDS if name == "auto" else (name,)
+    enough = [
+        each for each in wanted if each in STRENGTH[STRENGTH.index(minimum) :] and backend(each)
+    ]
+    if not enough:
+        for each in wanted:
+            backend(each)
+        raise CannotRun(
+            "The policy asks for at least {minimum}, and {name} is not that.",
+            field="backend",
+            code="sandbox.isolation",
+            minimum=minimum,
+            name=name,
+        )
+    for each in enough:
+        if not missing(each):
+            return backend(each)
+    raise CannotRun(
+        "This machine cannot seal with {name}: {missing}. See `glovebox sandbox doctor`.",
+        code="sandbox.isolation",
+        name=enough[-1],
+        missing=", ".join(missing(enough[-1])),
+    )

@@ -8,6 +8,7 @@ allow-list of :mod:`sandbox_runner.backends.syscalls`. Everything else does not 
 from __future__ import annotations
 
 import errno
+import functools
 import platform
 import struct
 from collections.abc import Iterable
@@ -147,6 +148,7 @@ def _examined(name: str, gpus: bool) -> list[Instruction]:
     raise ValueError(name)
 
 
+@functools.cache
 def build(machine: str | None = None, *, gpus: bool = False) -> bytes:
     """Return the filter for this machine (or ``x86_64``, ``aarch64``), ready for bubblewrap.
 

@@ -149,6 +149,10 @@ def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
             os._exit(125)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        # Nothing of the supervisor's own: with its socket a program could forge its own end.
+        kept = sorted({0, 1, 2, *plan["keep"]})
+        for low, high in zip(kept, [*kept[1:], 1 << 16], strict=True):
+            os.closerange(low + 1, high)
         for descriptor in plan["keep"]:
             os.set_inheritable(descriptor, True)
         os.execve(plan["program"], plan["argv"], plan["env"])  # noqa: S606
@@ -186,6 +190,7 @@ def watch(pid: int, control: socket.socket) -> None:
 def main(plan_fd: int, control_fd: int) -> int:
     """Carry out the plan. Exit code 0 whatever became of the sandbox, 1 if it never started."""
     control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
     with os.fdopen(plan_fd) as file:
         plan = json.load(file)
     root = plan["uid"] is not None
