@@ -1,0 +1,1 @@
+"""What can be seen in a picture and would name somebody: found, boxed and masked."""

@@ -1,0 +1,1 @@
+"""Phantoms, photographs and samples made from public parameters; never fitted to anybody's data."""
