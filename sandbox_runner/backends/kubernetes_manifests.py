@@ -336,6 +336,8 @@ def pod_spec(spec: SandboxSpec, settings: ClusterSettings, runtime: RuntimeClass
 
 def job_manifest(spec: SandboxSpec, settings: ClusterSettings, runtime: RuntimeClass) -> Manifest:
     """Return the Job. Its annotation is a digest of all the rest: the same spec, the same Job."""
+    name = job_name(spec.id)
+    pod = pod_spec(spec, settings, runtime)
     labels = {ROLE_LABEL: "sandbox", JOB_LABEL: spec.id}
     if settings.queue:
         labels["kueue.x-k8s.io/queue-name"] = settings.queue
@@ -343,7 +345,7 @@ def job_manifest(spec: SandboxSpec, settings: ClusterSettings, runtime: RuntimeC
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(spec.id),
+            "name": name,
             "namespace": settings.namespace,
             "labels": labels,
         },
@@ -358,7 +360,7 @@ def job_manifest(spec: SandboxSpec, settings: ClusterSettings, runtime: RuntimeC
             "suspend": bool(settings.queue),
             "template": {
                 "metadata": {"labels": {ROLE_LABEL: "sandbox", JOB_LABEL: spec.id}},
-                "spec": pod_spec(spec, settings, runtime),
+                "spec": pod,
             },
         },
     }
