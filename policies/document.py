@@ -24,6 +24,7 @@ from policies.tightening import (
     SUBSET,
     SUPERSET,
     Direction,
+    Entries,
     Higher,
     Lower,
     Ordered,
@@ -334,7 +335,9 @@ def _load(cls: Any, value: object, path: str) -> Any:
         elif get_origin(bare) is Mapping:
             inner = get_args(bare)[1]
             entries = _section(section[name], here)
-            result[name] = {key: _load(inner, entries[key], _join(here, key)) for key in entries}
+            result[name] = Entries(
+                {key: _load(inner, entries[key], _join(here, key)) for key in entries}
+            )
         else:
             result[name] = read_value(bare, markers, section[name], here)
     return cls(**result)
@@ -362,7 +365,7 @@ def _tighten(base: Any, override: object, path: str, *, free: bool) -> Any:
                     entries[key] = _load(get_args(bare)[1], entry, _join(here, key))
                 else:
                     raise _unknown(_join(here, str(key)), list(entries))
-            changed[name] = entries
+            changed[name] = Entries(entries)
         elif free:
             changed[name] = read_value(bare, markers, value, here)
         else:

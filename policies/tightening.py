@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from policies.errors import Invalid, _
 from policies.quantities import parse_bytes, parse_seconds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,30 @@ SUPERSET = Mark("superset")  # a list that may only gain entries
 FIXED = Mark("fixed")  # cannot be overridden
 BYTES = Mark("bytes")
 SECONDS = Mark("seconds")
+
+
+class Entries(Mapping[str, T]):
+    """Named entries that cannot be changed: the shipped policy is one value for the process."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Mapping[str, T]) -> None:
+        self._entries = dict(entries)
+
+    def __getitem__(self, key: str) -> T:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._entries.items()))
+
+    def __repr__(self) -> str:
+        return f"Entries({self._entries!r})"
 
 
 def read_value(bare: Any, markers: tuple[Direction, ...], value: object, field: str) -> Any:
