@@ -15,14 +15,14 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-from policies.errors import CannotRun, GloveboxError, _
+from policies.errors import CannotRun, GloveboxError, Invalid, _
 from portal.first_start import make_once
 
 Master = Literal["data", "view"]
@@ -139,6 +139,17 @@ def public_keys(name: Signer) -> dict[str, Ed25519PublicKey]:
         if isinstance(key, Ed25519PublicKey):
             found[public_key_id(key)] = key
     return found
+
+
+def parse_public(pem: bytes) -> dict[str, Ed25519PublicKey]:
+    """Read one public key that somebody trusts. Raises Invalid."""
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise Invalid(_("This is no Ed25519 public key in PEM."), field="key")
+    return {public_key_id(key): key}
 
 
 def public_pem(key: Ed25519PublicKey) -> bytes:

@@ -125,6 +125,9 @@ def hint(name: str, *args: int | str, again_after: float = 30) -> None:
 
 def _send(name: str, args: tuple[int | str, ...]) -> None:
     try:
+        if name not in _queues:
+            # A web process has imported no tasks yet, and so does not know their queues.
+            app.loader.import_default_modules()
         app.send_task(name, args=args, queue=_queues.get(name, "long"), retry=False)
     except Exception as error:
         log.warning("hint %s%s not sent (%s)", name, args, type(error).__name__)

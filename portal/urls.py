@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 
 from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularAPIView
+
+from portal import api_docs
 
 APPS = ("accounts", "catalog", "ingest", "access", "jobs", "releases", "audit")
 
@@ -18,6 +20,12 @@ def _of_apps(module: str) -> list[URLPattern | URLResolver]:
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include(_of_apps("api_urls"))),
-    path("accounts/", include("allauth.urls")),
+    path(
+        "api/schema/",
+        SpectacularAPIView.as_view(authentication_classes=(), permission_classes=()),
+        name="api-schema",
+    ),
+    path("api/docs/", api_docs.page, name="api-docs"),
     *_of_apps("urls"),
+    path("accounts/", include("allauth.urls")),
 ]
