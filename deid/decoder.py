@@ -19,9 +19,12 @@ ADDRESS_SPACE = 24 << 30
 
 def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.decode import examine
-    from deid.pixels.text import default_text_detector
 
-    detector = default_text_detector(1) if head["detect"] else None
+    detector = None
+    if head["detect"]:
+        from deid.pixels.text import default_text_detector
+
+        detector = default_text_detector(1)
     result = examine(body, detector, rewrite=bool(head["rewrite"]))
     boxes = [
         [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]

@@ -98,7 +98,10 @@ class DicomCleaner:
         )
         instance = value_of(elements, 0x00080018)
         if not instance:
-            raise Quarantined("no-instance-uid")
+            # A file without an instance UID is named by its own content, so that runs agree.
+            instance = self.header.pseudonyms.uid(f"file {digest}")
+            elements.append(Element(0x00080018, "UI", instance.encode()))
+            elements.sort(key=lambda element: element.tag)
         return Result(
             chunks=writer.file_chunks(sop_class, instance, syntax, elements),
             subject=identity.pseudonym,
