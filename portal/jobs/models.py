@@ -86,6 +86,7 @@ class Job(Leased):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, null=True, related_name="jobs")
     attempts = models.PositiveIntegerField(default=0)  # how often a step was begun in this state
     retry_at = models.DateTimeField(null=True, blank=True)
+    runs = models.PositiveIntegerField(default=0)  # how often the code was started
     curves_stopped = models.BooleanField(default=False)
     log_object = models.CharField(max_length=64, blank=True)
     log_key = models.BinaryField(null=True)

@@ -1,0 +1,141 @@
+"""What has become known, to whom, of which dataset: charges and balances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db.models import Count, QuerySet, Sum
+
+from policies.document import Policy
+from policies.errors import Denied, _
+from policies.ledger import Balance, can_charge, check_charge
+from portal.access.models import Grant
+from portal.catalog.models import Dataset
+from portal.jobs.models import Job, LedgerEntry
+
+Kind = LedgerEntry.Kind
+# What a running or ended job tells the applicant by itself, without a reviewer in between.
+LIVE_KINDS = (Kind.TICK, Kind.FAULT, Kind.FIGURE)
+
+
+def _bits(rows: QuerySet[LedgerEntry]) -> float:
+    return rows.filter(kind__in=LIVE_KINDS).aggregate(bits=Sum("bits"))["bits"] or 0.0
+
+
+def _of_dataset(grant: Grant) -> QuerySet[LedgerEntry]:
+    return LedgerEntry.objects.filter(dataset=grant.version.dataset_id)
+
+
+def balances(job: Job, policy: Policy) -> dict[str, Balance]:
+    """Return what a job, its grant, its organisation and the dataset have spent, in bits."""
+    grant, limits = job.grant, policy.ledger
+    rows = _of_dataset(grant)
+    organisation = rows.filter(organisation=grant.unit.organisation_id)
+    return {
+        "job": Balance(_bits(rows.filter(job=job)), limits.job_bits),
+        "grant": Balance(_bits(rows.filter(grant=grant)), limits.grant_bits),
+        "organisation": Balance(_bits(organisation), limits.organisation_bits),
+        "dataset": Balance(_bits(rows), limits.dataset_bits),
+    }
+
+
+def lock(job: Job) -> None:
+    """Let nobody else charge this dataset until the transaction ends."""
+    Dataset.objects.select_for_update().get(pk=job.version.dataset_id)
+
+
+def charge(job: Job, kind: LedgerEntry.Kind, policy: Policy, *, bits: float) -> bool:
+    """Charge bits if every balance has room; False (and nothing charged) where one has not.
+
+    Inside the caller's transaction, with what is paid for.
+    """
+    lock(job)
+    if not can_charge(balances(job, policy), bits):
+        return False
+    _add(job, kind, bits=bits)
+    return True
+
+
+def _add(job: Job, kind: LedgerEntry.Kind, *, bits: float = 0, epsilon: float = 0) -> None:
+    LedgerEntry.objects.create(
+        kind=kind,
+        dataset_id=job.version.dataset_id,
+        organisation_id=job.grant.unit.organisation_id,
+        grant_id=job.grant_id,
+        job=job,
+        bits=bits,
+        epsilon=epsilon,
+    )
+
+
+def sealed_balance(grant: Grant, policy: Policy) -> Balance:
+    """Return how often the sealed split was asked under a grant."""
+    asked = LedgerEntry.objects.filter(grant=grant, kind=Kind.SEALED)
+    return Balance(asked.values("job").distinct().count(), policy.release.sealed_evaluations)
+
+
+def check_may_ask_sealed(grant: Grant, policy: Policy) -> None:
+    """Raise Denied when no further job of a grant may be measured on the sealed split."""
+    balance = sealed_balance(grant, policy)
+    waiting = Job.objects.filter(grant=grant).exclude(
+        state__in=("finished", "failed", "stopped", "refused")
+    )
+    # Jobs on their way will ask once each.
+    will = waiting.exclude(ledger__kind=Kind.SEALED).count()
+    if balance.spent + will + 1 > balance.limit:
+        raise Denied(
+            _("The sealed split may not be asked again under this grant ({limit} times in all)."),
+            code="ledger.sealed",
+            limit=int(balance.limit),
+        )
+
+
+def charge_sealed(job: Job) -> None:
+    """Note that a job's network is measured on the sealed split; once a job, however often."""
+    lock(job)
+    if not LedgerEntry.objects.filter(job=job, kind=Kind.SEALED).exists():
+        _add(job, Kind.SEALED)
+
+
+def charge_release(job: Job, *, bits: float, epsilon: float) -> None:
+    """Note a release: reviewers let it out, so it is counted and not held back here."""
+    lock(job)
+    _add(job, Kind.RELEASE, bits=bits, epsilon=epsilon)
+
+
+def check_may_release(grant: Grant, policy: Policy, *, epsilon: float = 0) -> None:
+    """Raise Denied when a grant has had its number of releases, or the dataset its epsilon."""
+    released = LedgerEntry.objects.filter(kind=Kind.RELEASE)
+    check_charge(
+        {"grant": Balance(released.filter(grant=grant).count(), policy.ledger.grant_releases)}, 1
+    )
+    if epsilon:
+        spent = released.filter(dataset=grant.version.dataset_id).aggregate(e=Sum("epsilon"))["e"]
+        check_charge({"dataset": Balance(spent or 0.0, policy.ledger.dataset_epsilon)}, epsilon)
+
+
+def summary(job: Job, policy: Policy) -> dict[str, Any]:
+    """Return the ledger around a job as plain figures, for reviewers and for the evidence."""
+    released = LedgerEntry.objects.filter(
+        kind=Kind.RELEASE, dataset=job.version.dataset_id
+    ).aggregate(bits=Sum("bits"), epsilon=Sum("epsilon"), count=Count("id"))
+    of_grant = LedgerEntry.objects.filter(kind=Kind.RELEASE, grant=job.grant_id).count()
+    sealed = sealed_balance(job.grant, policy)
+    return {
+        "live_bits": _plain(balances(job, policy)),
+        "sealed_evaluations": {"spent": sealed.spent, "limit": sealed.limit},
+        "releases_of_grant": {"spent": of_grant, "limit": policy.ledger.grant_releases},
+        "releases_of_dataset": released["count"],
+        "released_bits_of_dataset": released["bits"] or 0.0,
+        "epsilon_of_dataset": {
+            "spent": released["epsilon"] or 0.0,
+            "limit": policy.ledger.dataset_epsilon,
+        },
+    }
+
+
+def _plain(named: Mapping[str, Balance]) -> dict[str, Any]:
+    return {
+        name: {"spent": balance.spent, "limit": balance.limit} for name, balance in named.items()
+    }
