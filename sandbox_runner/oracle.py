@@ -16,7 +16,7 @@ import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from policies.errors import GloveboxError
 from policies.submission import Manifest
+from policies.tensors import TensorFact
 from sandbox_runner.backends.interface import Backend, RunningSandbox
 from sandbox_runner.inspection.safetensors_file import NUMPY, SIZES, Header
 from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxSpec
@@ -58,15 +59,6 @@ class OracleFault(GloveboxError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class TensorFact:
-    """One tensor of the network as it was built: name, shape, type (safetensors' word)."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class Oracle:

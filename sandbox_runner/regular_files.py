@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from policies.errors import GloveboxError
+from policies.names import path_fault
 from sandbox_runner.spec import Rejected
 
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,126}", re.ASCII)
-DEPTH: Final = 8
+DEPTH: Final = 12
 CHUNK: Final = 1 << 20
 NEITHER_FOLLOW_NOR_WAIT: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -85,7 +84,7 @@ def walk(top: int, *, entries: int, prefix: str = "", depth: int = 0) -> Iterato
                 return
     for name in sorted(names):
         path = f"{prefix}{name}"
-        if not NAME.fullmatch(name):
+        if path_fault(name) is not None:
             yield Rejected(shown(path), "a hidden, over-long or unusual name")
             continue
         status = os.stat(name, dir_fd=top, follow_symlinks=False)
@@ -117,7 +116,7 @@ def open_plain(top: int, path: str) -> int:
     Raises :class:`NotRegular`, or ``OSError`` where it is not there.
     """
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or not all(NAME.fullmatch(part) for part in parts):
+    if path_fault(path, depth=DEPTH) is not None:
         raise NotRegular("a hidden, over-long or unusual name")
     directory = os.dup(top)
     try:

@@ -99,10 +99,13 @@ def _statuses(pod: Object) -> dict[str, Object]:
     return {row.get("name", ""): row for row in rows}
 
 
-def _refused(events: Iterable[Object]) -> Ended | None:
+def _refused(events: Iterable[Object], kind: str) -> Ended | None:
+    """Return the refusal that an event of this reason tells."""
     for event in events:
         for reason, pattern, why in REFUSALS:
-            if event.get("reason") == reason and pattern.search(str(event.get("message", ""))):
+            if event.get("reason") == reason == kind and pattern.search(
+                str(event.get("message", ""))
+            ):
                 return Ended("refused", why)
     return None
 
@@ -174,7 +177,7 @@ def judge(job: Object | None, pods: Sequence[Object], events: Iterable[Object]) 
     if pod is None:
         if job is None:
             return Ended("stopped", "cancelled")
-        return _refused(events) or _job_end(job) or Going(queued=_is_suspended(job))
+        return _refused(events, "FailedCreate") or _job_end(job) or Going(queued=_is_suspended(job))
     statuses = _statuses(pod)
     phase = pod.get("status", {}).get("phase")
     ended = _disrupted(pod) or _container_end(statuses)
@@ -186,11 +189,11 @@ def judge(job: Object | None, pods: Sequence[Object], events: Iterable[Object]) 
     if pod["metadata"].get("deletionTimestamp"):
         # A pod that somebody deleted is no longer ours to wait for, whatever still runs in it.
         return Ended("stopped", "cancelled") if job is None else Going()
-    stuck = _cannot_start(statuses) or _refused(events)
-    if stuck is not None:
-        return stuck
-    running = statuses.get(JOB, {}).get("state", {}).get("running", {})
-    return Going(started=_at(running.get("startedAt")))
+    running = statuses.get(JOB, {}).get("state", {}).get("running")
+    if running is not None:
+        return Going(started=_at(running.get("startedAt")))
+    # A refusal that was told before this pod came is over.
+    return _cannot_start(statuses) or _refused(events, "FailedCreatePodSandBox") or Going()
 
 
 def _is_suspended(job: Object) -> bool:

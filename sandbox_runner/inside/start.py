@@ -6,7 +6,7 @@ message of an exception and its traceback stay in the log inside.
 """
 
 # Plain strings for paths: this runs before every submission.
-# ruff: noqa: PTH
+# ruff: noqa: PTH120, PTH123
 
 from __future__ import annotations
 

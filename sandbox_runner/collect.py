@@ -1,0 +1,81 @@
+"""The door out: regular files of declared names, and of those only the bytes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from policies.document import Policy
+from policies.submission import Manifest
+from sandbox_runner.regular_files import NotRegular, copy_hashed, open_plain, walk
+from sandbox_runner.spec import Artefact, Rejected
+
+#: More names than this in one directory and the rest is not looked at, nor listed.
+ENTRIES: Final = 10_000
+LISTED: Final = 100
+
+
+def collect(
+    output: Path, target: Path, manifest: Manifest, policy: Policy
+) -> tuple[tuple[Artefact, ...], tuple[Rejected, ...]]:
+    """Copy a job's declared files from ``output`` into ``target``; return what was and was not.
+
+    Only after every process of the job has ended. Nothing of ``output`` is followed, and nothing
+    but content is taken: no times, modes, owners or attributes. A declared name that the job did
+    not leave is removed from ``target``, so that it holds this job's artefacts only. May be
+    called again.
+    """
+    limits = {
+        "weights": policy.release.weights_bytes,
+        "metrics": policy.release.metrics_bytes,
+        "config": policy.release.config_bytes,
+    }
+    artefacts: list[Artefact] = []
+    rejected: list[Rejected] = []
+    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    top = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        names = manifest.outputs.names
+        for found in walk(top, entries=ENTRIES):
+            if isinstance(found, Rejected):
+                rejected.append(found)
+            elif found.path not in names:
+                rejected.append(Rejected(found.path, "not declared in [outputs]"))
+        for name, kind in names.items():
+            (target / name).unlink(missing_ok=True)
+            try:
+                artefact = _take(top, name, target, limits[kind])
+            except NotRegular as error:
+                if not any(each.path == name for each in rejected):
+                    rejected.append(Rejected(name, str(error)))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                rejected.append(Rejected(name, "cannot be opened"))
+            else:
+                artefacts.append(artefact)
+    finally:
+        os.close(top)
+    if len(rejected) > LISTED:
+        more = Rejected("...", f"and {len(rejected) - LISTED} more")
+        rejected = [*rejected[:LISTED], more]
+    return tuple(artefacts), tuple(rejected)
+
+
+def _take(top: int, name: str, target: Path, limit: int) -> Artefact:
+    source = open_plain(top, name)
+    try:
+        length = os.fstat(source).st_size
+        if length > limit:
+            raise NotRegular(f"larger than the {limit} bytes that the policy lets leave")
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Renamed when whole: a killed collection leaves no half of an artefact under its name.
+        partial = place.with_name(f".{secrets.token_hex(8)}.partial")
+        written, digest = copy_hashed(source, partial, limit)
+        partial.rename(place)
+    finally:
+        os.close(source)
+    return Artefact(name, written, digest)
