@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from django.apps import apps
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView
 
@@ -14,7 +15,7 @@ APPS = ("accounts", "catalog", "ingest", "access", "jobs", "releases", "audit")
 
 def _of_apps(module: str) -> list[URLPattern | URLResolver]:
     """Return includes for the apps that have this module; an app may have pages only."""
-    names = [f"portal.{app}.{module}" for app in APPS]
+    names = [f"portal.{app}.{module}" for app in APPS if apps.is_installed(f"portal.{app}")]
     return [path("", include(name)) for name in names if importlib.util.find_spec(name)]
 
 
