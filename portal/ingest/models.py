@@ -128,6 +128,6 @@ class Destruction(models.Model):
         "catalog.DatasetVersion", on_delete=models.PROTECT, related_name="destructions"
     )
     what = models.CharField(max_length=40)
-    objects = models.PositiveIntegerField()
+    count = models.PositiveIntegerField()
     bytes = models.PositiveBigIntegerField()
     at = models.DateTimeField(default=timezone.now)

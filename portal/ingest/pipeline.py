@@ -415,7 +415,7 @@ def destroy_originals(intake: Intake) -> None:
         if rows.update(destroyed_at=timezone.now(), sealed_key=None) != 1:
             return
         Destruction.objects.create(
-            version=intake.version, what="originals", objects=1, bytes=intake.bytes
+            version=intake.version, what="originals", count=1, bytes=intake.bytes
         )
         record("originals.destroy", by=None, about=intake.version, details={"objects": 1})
     blobs.delete(intake.object_name)
@@ -435,7 +435,7 @@ def destroy_pictures(version: DatasetVersion) -> None:
             pictures_destroyed_at=timezone.now(), wrapped_key=None
         )
         Destruction.objects.create(
-            version=version, what="pictures", objects=2 * len(items), bytes=0
+            version=version, what="pictures", count=2 * len(items), bytes=0
         )
         record("pictures.destroy", by=None, about=version, details={"objects": 2 * len(items)})
     for item in items:
