@@ -18,19 +18,22 @@ from portal.first_start import make_once
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-def make_key() -> None:
-    """Make the workers' key pair unless it exists."""
+def make_key() -> bool:
+    """Make the workers' key pair unless it exists; whether it was made."""
+    path = settings.KEYS / "data" / "intake.x25519"
+    new = not path.exists()
     private = X25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    kept = make_once(settings.KEYS / "data" / "intake.x25519", private)
+    kept = make_once(path, private)
     key = serialization.load_pem_private_key(kept, password=None)
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     make_once(settings.KEYS / "public" / "intake.x25519.pem", public)
+    return new
 
 
 def seal(key: bytes, *, context: str) -> bytes:

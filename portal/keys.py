@@ -161,12 +161,16 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
 
 def make_all() -> list[str]:
     """Make the keys that are missing; return the names of those made."""
+    from portal import dropbox  # it reads this module
+
     made = []
     for folder in ("data", "view"):
         path = _folder(folder) / "master.key"
         if not path.exists():
             made.append(f"{folder}/master.key")
         make_once(path, new_key().hex().encode())
+    if dropbox.make_key():
+        made.append("data/intake.x25519")
     for name in ("release", "audit"):
         path = _folder("sign") / f"{name}.ed25519"
         if not path.exists():
