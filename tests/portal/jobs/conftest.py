@@ -1,0 +1,3 @@
+from tests.portal.cast import cast
+
+__all__ = ["cast"]
