@@ -7,7 +7,6 @@ the documentation all follow from the one declaration.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +31,9 @@ from policies.tightening import (
     read_value,
     tighter_value,
 )
+from policies.toml_text import read_toml
 
+POLICY_BYTES = 2**18
 ISOLATION_ORDER = ("bubblewrap", "gvisor", "kata")
 PROFILE_ORDER = ("research", "strict")
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
@@ -231,7 +232,7 @@ def default_policy() -> Policy:
 
 def read_policy(text: str) -> Policy:
     """Return a whole policy from TOML; raises Invalid naming the first bad field."""
-    return policy_from_mapping(_read_toml(text))
+    return policy_from_mapping(read_toml(text, "policy", POLICY_BYTES))
 
 
 def policy_from_mapping(values: Mapping[str, Any]) -> Policy:
@@ -260,7 +261,7 @@ def tighten(base: Policy, override: Mapping[str, Any]) -> Policy:
 
 def tighten_toml(base: Policy, text: str) -> Policy:
     """Return :func:`tighten` of a TOML document, as a steward writes it."""
-    return tighten(base, _read_toml(text))
+    return tighten(base, read_toml(text, "policy", POLICY_BYTES))
 
 
 def deploy(base: Policy, settings: Mapping[str, Any]) -> Policy:
@@ -278,13 +279,6 @@ def as_mapping(policy: object) -> dict[str, Any]:
     """Return plain values (for JSON and for the evidence), sizes and times in bytes and seconds."""
     values: dict[str, Any] = plain(policy)
     return values
-
-
-def _read_toml(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise Invalid(_("The policy is not valid TOML."), field="policy", code="toml") from error
 
 
 def _join(path: str, name: str) -> str:

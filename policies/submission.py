@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -31,6 +29,7 @@ from policies.quantities import (
     parse_bytes,
     parse_seconds,
 )
+from policies.toml_text import read_toml
 
 __all__ = [
     "ArchiveMember",
@@ -75,7 +74,7 @@ def parse_manifest(
     ``known_datasets`` are slugs, or slugs with their versions; ``known_images`` defaults to the
     policy's; ``members`` are the file names beside the manifest. What is None is not checked.
     """
-    values = _read_toml(text, policy)
+    values = read_toml(text, MANIFEST_NAME, policy.submission.manifest_bytes)
     return manifest_from_mapping(values, policy, known_datasets, known_images, members)
 
 
@@ -111,45 +110,6 @@ def manifest_from_mapping(
         outputs=_read_outputs(sections["outputs"], policy),
         config=read_config(sections["config"], policy.submission.config_bytes),
     )
-
-
-def _read_toml(text: str | bytes, policy: Policy) -> dict[str, Any]:
-    most = policy.submission.manifest_bytes
-    try:
-        # Checked on characters first, so that a huge text is never copied.
-        size = len(text) if len(text) > most or isinstance(text, bytes) else len(text.encode())
-        if size > most:
-            raise Invalid(
-                _("The manifest is larger than {most} bytes."),
-                field=MANIFEST_NAME,
-                code="manifest.size",
-                most=most,
-            )
-        decoded = text.decode() if isinstance(text, bytes) else text
-    except UnicodeError as error:
-        raise Invalid(
-            _("The manifest is not UTF-8 text."), field=MANIFEST_NAME, code="manifest.encoding"
-        ) from error
-    try:
-        return tomllib.loads(decoded.removeprefix("\ufeff"))
-    except RecursionError as error:
-        raise Invalid(
-            _("The manifest is nested too deeply."), field=MANIFEST_NAME, code="manifest.depth"
-        ) from error
-    except ValueError as error:
-        # Of the parser's text only the place is taken: the rest may quote the file.
-        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        if place is None:
-            raise Invalid(
-                _("The manifest is not valid TOML."), field=MANIFEST_NAME, code="manifest.toml"
-            ) from error
-        raise Invalid(
-            _("The manifest is not valid TOML (line {line}, column {column})."),
-            field=MANIFEST_NAME,
-            code="manifest.toml",
-            line=place[1],
-            column=place[2],
-        ) from error
 
 
 def _read_sections(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
