@@ -15,6 +15,7 @@ from sandbox_runner.spec import Artefact, Rejected
 #: More names than this in one directory and the rest is not looked at, nor listed.
 ENTRIES: Final = 10_000
 LISTED: Final = 100
+PARTIAL: Final = ".partial"
 
 
 def collect(
@@ -35,6 +36,8 @@ def collect(
     artefacts: list[Artefact] = []
     rejected: list[Rejected] = []
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for partial in target.rglob(f".*{PARTIAL}"):
+        partial.unlink()
     top = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         names = manifest.outputs.names
@@ -73,7 +76,7 @@ def _take(top: int, name: str, target: Path, limit: int) -> Artefact:
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Renamed when whole: a killed collection leaves no half of an artefact under its name.
-        partial = place.with_name(f".{secrets.token_hex(8)}.partial")
+        partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
         written, digest = copy_hashed(source, partial, limit)
         partial.rename(place)
     finally:

@@ -64,8 +64,8 @@ class OracleFault(GloveboxError):
 class Oracle:
     """Use as a context: it starts on entry and is ended, whatever happened, on exit.
 
-    ``weights`` are a file that the strict reader has accepted, with its header; without them the
-    network keeps its initial values. ``call_seconds`` bounds each call on the wall clock,
+    ``weights`` are files that the strict reader has accepted, with their headers; without them
+    the network keeps its initial values. ``call_seconds`` bounds each call on the wall clock,
     ``limits`` the whole.
     """
 
@@ -73,7 +73,7 @@ class Oracle:
         self,
         submission: Path,
         manifest: Manifest,
-        weights: tuple[Path, Header] | None,
+        weights: Sequence[tuple[Path, Header]],
         backend: Backend,
         limits: Limits = LIMITS,
         call_seconds: float = 120.0,
@@ -131,9 +131,10 @@ class Oracle:
 
     def load(self) -> None:
         """Put the weights into the network; raises :class:`OracleFault` if they do not fit."""
-        if self._weights is None:
-            return
-        path, header = self._weights
+        for path, header in self._weights:
+            self._load(path, header)
+
+    def _load(self, path: Path, header: Header) -> None:
         tensors = [[t.name, t.dtype, list(t.shape), t.start, t.end] for t in header.tensors]
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
             view = memoryview(data)

@@ -172,6 +172,8 @@ class Outcome:
     rejected: tuple[Rejected, ...] = ()
     backend_version: str = ""
     fault: Fault | None = None
+    #: For the operator, where the words above need an explanation; safe to show.
+    detail: str = ""
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the JSON document of ``glovebox sandbox run --json``."""
@@ -185,6 +187,7 @@ class Outcome:
             "backend": self.backend,
             "backend_version": self.backend_version,
             "fault": vars(self.fault) if self.fault else None,
+            "detail": self.detail,
             "artefacts": [vars(artefact) for artefact in self.artefacts],
             "rejected": [vars(rejected) for rejected in self.rejected],
         }
