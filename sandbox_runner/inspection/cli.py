@@ -1,0 +1,93 @@
+"""``glovebox inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policies.document import Policy, default_policy, tighten
+from policies.errors import Invalid
+from policies.submission import MANIFEST_NAME, parse_manifest
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add ``inspect`` to the command's parser."""
+    parser = subparsers.add_parser("inspect", help="examine what a job left before it may leave")
+    parser.add_argument("output", type=Path, metavar="OUTPUT")
+    parser.add_argument("--submission", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--data", action="append", required=True, metavar="SLUG=DIR")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="tightens the default policy")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(run=run)
+
+
+def read_policy(path: Path | None) -> Policy:
+    """Return the default policy, tightened by a file if there is one. Raises Invalid."""
+    if path is None:
+        return default_policy()
+    try:
+        return tighten(default_policy(), tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise Invalid("The policy cannot be read as TOML.", field="policy") from error
+
+
+def read_data(pairs: list[str]) -> dict[str, Path]:
+    """Return directories by slug from ``SLUG=DIR``. Raises Invalid."""
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        slug, equals, place = pair.partition("=")
+        if not equals or not Path(place).is_dir():
+            raise Invalid("Write --data SLUG=DIR with a directory that exists.", field="data")
+        found[slug] = Path(place).resolve()
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect and print the report. Exit codes: 0 pass or review, 1 block, 2 wrong use, 3 no."""
+    from sandbox_runner.inspection import inspect
+
+    policy = read_policy(args.policy)
+    datasets = read_data(args.data)
+    for name in ("output", "submission"):
+        if not getattr(args, name).is_dir():
+            raise Invalid("There is no such directory.", field=name)
+    try:
+        text = (args.submission / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        raise Invalid("The submission has no glovebox.toml.", field=MANIFEST_NAME) from error
+    manifest = parse_manifest(text, policy)
+    steps: set[str] = set()
+
+    def progress(step: str, _share: float) -> None:
+        if step not in steps:
+            steps.add(step)
+            print(f"{step} ...", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="glovebox-inspect-") as workdir:
+        report = inspect(
+            args.output.resolve(),
+            submission=args.submission.resolve(),
+            manifest=manifest,
+            datasets=datasets,
+            policy=policy,
+            workdir=Path(workdir),
+            backend=args.backend,
+            progress=progress,
+        )
+    if args.json:
+        print(json.dumps(report.as_mapping(), indent=2, allow_nan=False))
+    people = sys.stderr if args.json else sys.stdout
+    for found in report.findings:
+        about = f" ({found.artefact})" if found.artefact else ""
+        print(f"{found.severity:6}  {found.rule}{about}: {found.message}", file=people)
+    print(f"verdict: {report.verdict}", file=people)
+    return 1 if report.verdict == "block" else 0

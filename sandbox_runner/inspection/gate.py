@@ -1,0 +1,317 @@
+"""The order of an inspection: files, contents, architecture, influence, evaluation.
+
+Hostile bytes are parsed in the worker's sandbox, the network runs in the oracle's; this process
+holds the labels and the policy, and handles numbers only. A step that cannot be done is a finding
+that blocks or asks for review, never a silent pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.document import Policy
+from policies.findings import Finding, finding_from_mapping
+from policies.release import (
+    ArtefactFact,
+    TensorFact,
+    check_artefact_facts,
+    check_budget,
+    check_config,
+    check_metrics,
+    check_tensors,
+)
+from policies.submission import Manifest
+from sandbox_runner.backends import choose
+from sandbox_runner.inspection import evaluation, influence, workroom
+from sandbox_runner.inspection.report import Report
+from sandbox_runner.inspection.safetensors_file import Header, Tensor
+from sandbox_runner.oracle import Oracle, OracleFault
+
+#: Pictures are prepared at this size for the search where the manifest names none.
+DEFAULT_SIZE: Final = (128, 128)
+MOST_FILES: Final = 64
+
+_FAULTS: Final = {
+    "start": "The network's process did not start.",
+    "build": "build() failed when it was called with the manifest's [config] and no data.",
+    "load": "The weights could not be loaded into the network.",
+    "put": "The network did not take the weights that it was given.",
+    "forward": "forward() failed on prepared pictures of [config] size.",
+    "timeout": "The network did not answer in time.",
+    "ended": "The network's process ended.",
+    "protocol": "The network's process broke the conversation.",
+    "shape": "The network's answers are not one number a picture, or one a class.",
+    "not-finite": "The network's answers are not finite numbers.",
+}
+
+
+class Gate:
+    """One inspection. Arguments as of :func:`sandbox_runner.inspection.inspect`."""
+
+    def __init__(
+        self,
+        *,
+        artefacts: Path,
+        submission: Path,
+        manifest: Manifest,
+        datasets: Mapping[str, Path],
+        policy: Policy,
+        workdir: Path,
+        backend: str,
+        minimum_isolation: str,
+        progress: Callable[[str, float], None] | None,
+    ) -> None:
+        self.artefacts, self.submission, self.manifest = artefacts, submission, manifest
+        self.datasets, self.policy, self.workdir = dict(datasets), policy, workdir
+        self.backend = choose(backend, minimum_isolation)
+        self.progress = progress or (lambda _step, _share: None)
+        self.findings: list[Finding] = []
+        self.metrics: dict[str, Any] = {}
+        self.official: dict[str, Any] = {}
+        self.settings = evaluation.read_settings(manifest)
+
+    def inspect(self) -> Report:
+        """Do every step and return the report."""
+        self.workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.progress("files", 0.0)
+        kinds, digests = self._files()
+        self.progress("contents", 0.0)
+        headers, samples = self._contents(kinds)
+        if headers:
+            self._network(headers, samples)
+        # What was inspected is what was hashed: nothing may have changed meanwhile.
+        if any(_digest(self.artefacts / name) != digest for name, digest in digests.items()):
+            self._block("artefacts.changed", "", "A file changed while it was inspected.")
+        self.progress("done", 1.0)
+        return Report(tuple(self.findings), self.official, self.metrics, digests)
+
+    def _block(self, rule: str, artefact: str, message: str) -> None:
+        self.findings.append(Finding(rule, "block", artefact, message, hard=True))
+
+    def _files(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return each regular file's declared kind ("" if undeclared) and digest."""
+        declared = self.manifest.outputs.names
+        facts, kinds, digests, odd = [], {}, {}, 0
+        for name, entry in _walk(self.artefacts):
+            if not stat.S_ISREG(entry.st_mode) or entry.st_nlink > 1 or not _plain(name):
+                odd += 1
+                continue
+            facts.append(ArtefactFact(name, entry.st_size))
+            kinds[name] = declared.get(name, "")
+            digests[name] = _digest(self.artefacts / name)
+            if len(facts) > MOST_FILES:
+                self._block("artefacts.count", "", "There are more files than an output may have.")
+                break
+        if odd:
+            self._block("artefacts.kind", "", "There is something that is not a regular file.")
+        self.findings += check_artefact_facts(facts, declared, self.policy)
+        return kinds, digests
+
+    def _contents(self, kinds: Mapping[str, str]) -> tuple[dict[str, Header], int]:
+        """Let the worker read every file; return the headers and the number of members."""
+        size = self.settings.size if self.settings else DEFAULT_SIZE
+        try:
+            answer, _ = workroom.ask(
+                "examine",
+                {"files": dict(kinds), "size": list(size)},
+                datasets=self.datasets,
+                artefacts=self.artefacts,
+                policy=self.policy,
+                workdir=self.workdir,
+                backend=self.backend,
+                image=self.manifest.image,
+            )
+            found = [finding_from_mapping(row) for row in answer["findings"]]
+            headers = {name: _header(row) for name, row in answer["headers"].items()}
+            documents = dict(answer["documents"])
+            samples = int(answer["training_samples"])
+            self._tensor_rows = {
+                name: list(row["tensors"]) for name, row in answer["headers"].items()
+            }
+        except (workroom.WorkerFault, KeyError, TypeError, ValueError):
+            self._block(
+                "contents.unread", "", "The files could not be examined; nothing of them may leave."
+            )
+            return {}, 0
+        self.findings += found
+        if "metrics" in documents:
+            self.metrics, checked = check_metrics(
+                self.manifest.metrics, documents["metrics"], self.policy
+            )
+            self.findings += checked
+        if "config" in documents:
+            self.findings += check_config(
+                self.manifest.config, documents["config"], self.manifest.outputs.config
+            )
+        return headers, samples
+
+    def _network(self, headers: Mapping[str, Header], samples: int) -> None:
+        """Hold the tensors against the network, then measure it."""
+        facts = [
+            TensorFact(row["name"], tuple(row["shape"]), row["dtype"], row["nonfinite"])
+            for rows in self._tensor_rows.values()
+            for row in rows
+        ]
+        artefact = next(iter(headers))
+        self.findings += check_budget(facts, samples, self.policy, artefact=artefact)
+        if not self.manifest.build:
+            self._block(
+                "architecture.undeclared",
+                artefact,
+                "Weights leave only with the network they belong to: name it in [model] build.",
+            )
+            return
+        sealed = self._sealed()
+        self.progress("network", 0.0)
+        weights = [(self.artefacts / name, header) for name, header in headers.items()]
+        log = self.workdir / "oracle.log"
+        try:
+            with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
+                declared = oracle.describe()
+                checked = check_tensors(declared, facts, self.policy, artefact=artefact)
+                self.findings += checked
+                if any(found.severity == "block" for found in checked):
+                    return
+                oracle.load()
+                self._measure(oracle, sealed, artefact, headers)
+        except OracleFault as fault:
+            severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
+            self.findings.append(
+                Finding(
+                    "network.fault",
+                    "block" if severity == "block" else "review",
+                    artefact,
+                    _FAULTS.get(fault.reason, "The network could not be asked."),
+                    {"reason": fault.reason},
+                )
+            )
+
+    def _sealed(self) -> evaluation.Sealed | None:
+        """Return the sealed pictures and labels, or None with a finding that says why not."""
+        if self.settings is None:
+            self._unmeasured(
+                "Name the task in [config]: size = [height, width], task and positive_label."
+            )
+            return None
+        try:
+            answer, folder = workroom.ask(
+                "arrays",
+                {
+                    "size": list(self.settings.size),
+                    "positive_label": self.settings.positive_label,
+                },
+                datasets=self.datasets,
+                artefacts=None,
+                policy=self.policy,
+                workdir=self.workdir,
+                backend=self.backend,
+                image=self.manifest.image,
+            )
+            if "fault" in answer:
+                self._unmeasured("The sealed split is too large at this size.")
+                return None
+            sealed = evaluation.read_sealed(answer, folder)
+            left_out = int(answer["unknown"]) + int(answer["unreadable"])
+        except (workroom.WorkerFault, KeyError, TypeError, ValueError, OSError):
+            self._unmeasured("The sealed split could not be prepared.")
+            return None
+        if left_out:
+            self.findings.append(
+                Finding(
+                    "evaluation.left-out",
+                    "review",
+                    "",
+                    "Some sealed pictures could not be read, or are of a class not in training.",
+                    {"count": left_out},
+                )
+            )
+        if not len(sealed.pixels):
+            self._unmeasured("The datasets have no sealed split.")
+            return None
+        return sealed
+
+    def _unmeasured(self, why: str) -> None:
+        self.findings.append(
+            Finding("evaluation.none", "review", "", f"There are no official metrics. {why}")
+        )
+
+    def _measure(
+        self,
+        oracle: Oracle,
+        sealed: evaluation.Sealed | None,
+        artefact: str,
+        headers: Mapping[str, Header],
+    ) -> None:
+        """Ask the network: for the official metrics, and for tensors that do nothing."""
+        if sealed is not None and self.settings is not None:
+            answers = evaluation.ask_shuffled(
+                oracle, sealed.pixels, lambda share: self.progress("evaluation", share)
+            )
+            self.findings += evaluation.check_steady(oracle, sealed.pixels, answers)
+            self.official = evaluation.official(sealed, answers, self.settings, self.policy)
+        self.progress("influence", 0.0)
+        pictures = self._few_pictures(sealed)
+        constants = {
+            row["name"] for rows in self._tensor_rows.values() for row in rows if row["constant"]
+        }
+        for name, header in headers.items():
+            self.findings += influence.check(
+                oracle, self.artefacts / name, header, constants, pictures, artefact
+            )
+
+    def _few_pictures(self, sealed: evaluation.Sealed | None) -> NDArray[np.float32]:
+        rng = np.random.default_rng(0)
+        if sealed is not None:
+            chosen = rng.permutation(len(sealed.pixels))[: influence.PICTURES]
+            return sealed.pixels[chosen]
+        height, width = self.settings.size if self.settings else DEFAULT_SIZE
+        return rng.random((influence.PICTURES, 1, height, width), dtype=np.float32)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Give each entry below a directory that is not a directory; links are not followed."""
+    for folder, folders, names in os.walk(root, followlinks=False):
+        here = Path(folder)
+        links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = sorted(set(folders) - set(links))
+        for name in sorted([*names, *links]):
+            path = here / name
+            yield path.relative_to(root).as_posix(), path.lstat()
+
+
+def _plain(name: str) -> bool:
+    """Whether a file's name is text that JSON can carry."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return len(name) <= 1000
+
+
+def _digest(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _header(row: Mapping[str, Any]) -> Header:
+    """Return the header that the worker has read."""
+    tensors = tuple(
+        Tensor(
+            str(t["name"]),
+            str(t["dtype"]),
+            tuple(int(side) for side in t["shape"]),
+            int(t["start"]),
+            int(t["end"]),
+        )
+        for t in row["tensors"]
+    )
+    return Header(tensors, int(row["data_start"]), int(row["data_bytes"]))

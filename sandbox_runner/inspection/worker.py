@@ -1,0 +1,190 @@
+"""The process that opens hostile files and decodes samples. It holds no key and has no network.
+
+Runs as ``python -m sandbox_runner.inspection.worker`` inside a sandbox; one JSON request on
+standard input, one ``result.json`` in ``/output``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.document import ReleasePolicy
+from policies.findings import Finding
+from sandbox_runner.inspection import formats
+from sandbox_runner.inspection.json_file import BadJson, read_object
+from sandbox_runner.inspection.safetensors_file import Header, Malformed, read_header, values
+from sandbox_runner.inspection.stored_samples import Search
+from sandbox_runner.sdk.glovebox import pictures
+from sandbox_runner.sdk.glovebox.datasets import open_dataset
+
+ARRAY_BYTES = 2 * 1024**3
+
+
+def read_policy(values_by_name: Mapping[str, Any]) -> ReleasePolicy:
+    """Return the section of the policy that the other process sent."""
+    fixed: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values_by_name.items()
+    }
+    return ReleasePolicy(**fixed)
+
+
+def examine(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Read every file that a job left, and search them for training samples.
+
+    Returns headers of the weights that may be loaded, the parsed metrics and configuration, and
+    findings.
+    """
+    root = Path(request["artefacts"])
+    policy = read_policy(request["policy"])
+    findings: list[Finding] = []
+    headers: dict[str, Header] = {}
+    documents: dict[str, Any] = {}
+    others: list[str] = []
+    for name, kind in request["files"].items():
+        path = root / name
+        if kind == "weights":
+            header = _weights(path, name, policy, findings)
+            if header is None:
+                others.append(name)
+            else:
+                headers[name] = header
+            continue
+        others.append(name)
+        if kind in ("metrics", "config"):
+            most = policy.metrics_bytes if kind == "metrics" else policy.config_bytes
+            try:
+                documents[kind] = read_object(path, most)
+            except BadJson as bad:
+                findings.append(Finding(bad.rule, "block", name, str(bad), hard=True))
+    search = Search(
+        {slug: Path(path) for slug, path in request["datasets"].items()},
+        (request["size"][0], request["size"][1]),
+    )
+    findings.append(search.summary())
+    for name, header in headers.items():
+        findings += search.weights(root / name, header, name)
+    for name in others:
+        # A name that the manifest does not declare was made up by the job.
+        artefact = name if request["files"][name] else ""
+        findings += search.other(root / name, artefact, name)
+    return {
+        "headers": {name: _header(root / name, header) for name, header in headers.items()},
+        "documents": documents,
+        "training_samples": search.members,
+        "findings": [found.as_mapping() for found in findings],
+    }
+
+
+def _weights(
+    path: Path, name: str, policy: ReleasePolicy, findings: list[Finding]
+) -> Header | None:
+    foreign = formats.foreign_kind(path)
+    if foreign:
+        findings.append(
+            Finding(
+                "weights.format",
+                "block",
+                name,
+                f"This is {foreign}. Weights leave as safetensors only, which holds numbers and "
+                f"no program; save them with: {formats.SAVE_LINE}",
+                hard=True,
+            )
+        )
+        return None
+    try:
+        return read_header(path, policy)
+    except Malformed as bad:
+        findings.append(
+            Finding(
+                bad.rule,
+                "block",
+                name,
+                f"{bad} Weights are safetensors as written by: {formats.SAVE_LINE}",
+                hard=True,
+            )
+        )
+        return None
+
+
+def _header(path: Path, header: Header) -> dict[str, Any]:
+    rows = []
+    for tensor in header.tensors:
+        numbers = values(path, header, tensor)
+        rows.append(
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "start": tensor.start,
+                "end": tensor.end,
+                "nonfinite": int(numbers.size - np.isfinite(numbers).sum()),
+                "constant": bool((numbers == numbers.reshape(-1)[0]).all()),
+            }
+        )
+    return {
+        "tensors": rows,
+        "data_start": header.data_start,
+        "data_bytes": header.data_bytes,
+    }
+
+
+def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the sealed pictures as the network gets them to ``pixels.npy``; return their labels.
+
+    Preparation is the SDK's own. Classes are numbered by what a training job can see, so that a
+    sealed row of an unknown class is left out and counted.
+    """
+    height, width = request["size"]
+    positive = request["positive_label"]
+    pixels, targets, subjects, unknown, unreadable = [], [], [], 0, 0
+    for slug, place in sorted(request["datasets"].items()):
+        dataset = open_dataset(Path(place), slug)
+        declared = dataset.about.get("classes")
+        classes = (
+            [str(label) for label in declared]
+            if declared
+            else sorted({row["label"] for row in dataset.rows
+                         if row.get("label") and row.get("split") != "sealed"})
+        )  # fmt: skip
+        for row in dataset.split("sealed"):
+            label = row.get("label", "")
+            if positive is None and label not in classes:
+                unknown += 1
+                continue
+            try:
+                picture = pictures.prepare(dataset.file(row), (height, width))
+            except Exception:
+                unreadable += 1
+                continue
+            pixels.append(picture[None])
+            if len(pixels) * picture.nbytes > ARRAY_BYTES:
+                return {"fault": "too-large"}
+            targets.append(int(label == positive) if positive else classes.index(label))
+            subjects.append(f"{slug}/{row.get('subject', '')}")
+    names = {subject: number for number, subject in enumerate(dict.fromkeys(subjects))}
+    stacked = np.stack(pixels) if pixels else np.zeros((0, 1, height, width), np.float32)
+    np.save(Path(request["output"]) / "pixels.npy", stacked, allow_pickle=False)
+    return {
+        "targets": targets,
+        "subjects": [names[subject] for subject in subjects],
+        "unknown": unknown,
+        "unreadable": unreadable,
+    }
+
+
+def main() -> None:
+    """Do the one task that was asked for."""
+    request = json.loads(sys.stdin.buffer.read())
+    result = {"examine": examine, "arrays": arrays}[request["task"]](request)
+    text = json.dumps(result, allow_nan=False)
+    (Path(request["output"]) / "result.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
