@@ -254,6 +254,8 @@ def _read_request(
     for name, spec in known.items():
         value = fields.get(name)
         required = spec.required and (name != "ethics_document" or policy.access.ethics_document)
+        if isinstance(value, str):
+            value = value.strip()
         if value is None or value is False or value == "" or value == []:
             if required and complete:
                 faults[name] = Invalid(

@@ -26,6 +26,8 @@ def shown(text: object, length: int = 48) -> str:
         c if (c.isascii() and c.isprintable()) or unicodedata.category(c)[0] == "L" else "?"
         for c in text[: length + 1]
     )
+    if not text:
+        return "?"
     clean = re.sub(r"[<>&\"'`{}]", "?", clean)
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
