@@ -31,7 +31,9 @@ class Decoder:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, head: Mapping[str, Any], *body: bytes | memoryview) -> tuple[dict[str, Any], bytes]:
+    def ask(
+        self, head: Mapping[str, Any], *body: bytes | memoryview
+    ) -> tuple[dict[str, Any], bytes]:
         """The answer; raises :class:`Quarantined` when the file could not be decoded."""
         process = self._running()
         size = sum(len(part) for part in body)

@@ -36,7 +36,9 @@ OPTION_CODES: Mapping[str, tuple[str, str]] = {
 }
 CONFLICTS = (("retain_full_dates", "retain_modified_dates"),)
 OVERRIDE_ACTIONS = frozenset("XZDKUCP")
-COLUMN_KINDS = frozenset({"file", "subject", "identifier", "date", "keep", "text", "polygon"})
+COLUMN_KINDS = frozenset(
+    {"file", "subject", "identifier", "date", "keep", "text", "polygon", "items"}
+)
 _KEYS = frozenset(
     {
         "name", "description", "options", "overrides", "constants", "keep_only", "modalities",

@@ -8,7 +8,7 @@ from typing import Any
 
 from deid.decoding import Decoder
 from deid.dicom import pixels, plan, stream, values, writer
-from deid.dicom.header import HeaderCleaner, encodings_of, value_of
+from deid.dicom.header import TEXT_VRS, HeaderCleaner, encodings_of, value_of
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
 from deid.quarantine import Quarantined
@@ -29,13 +29,14 @@ HELD = (
 NOT_HELD = frozenset({STORAGE + "66.1", STORAGE + "66.2", STORAGE + "66.4", STORAGE + "66.5"})
 # Raw data (66) has children that are registrations and segmentations; 66.3 deforms, 66.4 segments.
 VIDEO_CLASSES = frozenset({STORAGE + "77.1.1.1", STORAGE + "77.1.2.1", STORAGE + "77.1.4.1"})
-VOLUME_CLASSES = frozenset(
-    {STORAGE + end for end in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")}
-)
+VOLUME_CLASSES = frozenset({STORAGE + end for end in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")})
+# A word a line or more; English, German, French, Spanish and Korean names of parts of the head.
 HEAD_WORDS = frozenset(
-    "head brain skull face facial neuro cranium cranial orbit orbits sinus sinuses pituitary iac "
-    "temporal tmj mandible maxillofacial neck dental hirn kopf schadel tete cerveau cabeza cerebro "
-    "두부 뇌 머리 안면 두경부 headneck".split()
+    """
+    head brain skull face facial neuro cranium cranial orbit orbits sinus sinuses pituitary iac
+    temporal tmj mandible maxillofacial neck headneck dental hirn kopf schadel tete cerveau cabeza
+    cerebro 두부 뇌 머리 안면 두경부
+    """.split()  # noqa: SIM905 - a list of words reads better as text
 )
 _HEAD_TAGS = frozenset(
     {0x00180015, 0x00081030, 0x0008103E, 0x00181030, 0x00321060, 0x00400254, 0x00400007}
@@ -214,7 +215,6 @@ def _is_ascii(elements: list[Element]) -> bool:
         if element.items is not None:
             if not all(_is_ascii(item) for item in element.items):
                 return False
-        elif element.vr in ("LO", "SH", "ST", "LT", "UT", "UC", "PN"):
-            if not bytes(element.value).isascii():
-                return False
+        elif element.vr in TEXT_VRS and not bytes(element.value).isascii():
+            return False
     return True

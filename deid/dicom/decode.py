@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pack_bits
 
 from deid.dicom import display
@@ -39,7 +40,7 @@ def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
         warnings.simplefilter("ignore")
         dataset = dcmread(io.BytesIO(data), force=True)
         decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-        array, properties = decoder.as_array(dataset, as_rgb=False)
+        array, properties = decoder.as_array(dataset, as_rgb=False)  # type: ignore[arg-type]
     if int(dataset.get("NumberOfFrames") or 1) <= 1 and array.ndim == 2 + (
         int(properties["samples_per_pixel"]) > 1
     ):
@@ -70,18 +71,17 @@ def black(dataset: Dataset, frames: NDArray[Any], photometric: str) -> Sequence[
         return (_darkest(dataset, frames),)
     if frames.dtype.kind == "f":
         frames = np.nan_to_num(frames)
-    return (frames.max() if photometric == "MONOCHROME1" else frames.min(),)
+    value: int | float = (frames.max() if photometric == "MONOCHROME1" else frames.min()).item()
+    return (value,)
 
 
 def _darkest(dataset: Dataset, frames: NDArray[Any]) -> int:
     used = np.unique(frames)
-    shown = np.asarray(display.apply_color_lut(used.reshape(1, -1), dataset)).astype(np.int64)
+    shown = np.asarray(apply_color_lut(used.reshape(1, -1), dataset)).astype(np.int64)
     return int(used[int(shown.sum(axis=-1).argmin())])
 
 
-def masked(
-    frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | float]
-) -> NDArray[Any]:
+def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | float]) -> NDArray[Any]:
     """A copy with every box filled in every frame; everything outside is unchanged."""
     result = frames.copy()
     rows, columns = frames.shape[1:3]

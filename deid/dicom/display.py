@@ -18,7 +18,7 @@ def stretched(frame: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
     """Grey values from ``low`` to ``high`` as 0 to 255."""
     scale = 255.0 / max(high - low, 1e-9)
     values = (frame.astype(np.float32) - np.float32(low)) * np.float32(scale)
-    return np.clip(values, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 255), dtype=np.uint8)
 
 
 def grey(frame: NDArray[Any], *, inverted: bool) -> list[NDArray[np.uint8]]:

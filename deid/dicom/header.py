@@ -165,9 +165,7 @@ class _Work:
             kept.sort(key=lambda each: each.tag)
         return kept
 
-    def element(
-        self, element: Element, rule: Rule, encodings: tuple[str, ...]
-    ) -> Element | None:
+    def element(self, element: Element, rule: Rule, encodings: tuple[str, ...]) -> Element | None:
         """The element as it may stay; itself when nothing changed; None when it goes."""
         action, vr = rule.action, element.vr
         if action == "items":
@@ -233,9 +231,7 @@ class _Work:
             return Element(element.tag, vr, value)
         return element
 
-    def sequence(
-        self, element: Element, rule: Rule, encodings: tuple[str, ...]
-    ) -> Element | None:
+    def sequence(self, element: Element, rule: Rule, encodings: tuple[str, ...]) -> Element | None:
         if element.items is None:
             return None if len(element.value) else Element(element.tag, "SQ", items=[])
         rules = self.cleaner.plan.inside(element.tag)

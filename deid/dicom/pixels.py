@@ -161,10 +161,10 @@ def _without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
         plain = words & kind.type((1 << stored) - 1)
         if np.array_equal(words, clean_words) or np.array_equal(words, plain):
             return value
-        return clean_words.tobytes()
+        return bytes(clean_words.tobytes())
     mask = ((1 << stored) - 1) << (high - stored + 1)
     plain = words & kind.type(mask)
-    return value if np.array_equal(plain, words) else plain.tobytes()
+    return value if np.array_equal(plain, words) else bytes(plain.tobytes())
 
 
 def _native_vr(tag: int, facts: Facts) -> str:
@@ -241,9 +241,7 @@ def _looked_at(
     )
 
 
-def _native_attributes(
-    attributes: Mapping[str, Any], facts: Facts, tag: int
-) -> dict[int, Element]:
+def _native_attributes(attributes: Mapping[str, Any], facts: Facts, tag: int) -> dict[int, Element]:
     """The image pixel module after the pixels were written uncompressed."""
     photometric = str(attributes["PhotometricInterpretation"])
     if not photometric.replace("_", "").replace(" ", "").isalnum() or len(photometric) > 16:

@@ -177,7 +177,7 @@ class Plan:
         iods = _iods()
         iod = iods.sop_classes.get(sop_class, "")
         if iod not in self._top:
-            kinds: dict[int, str] = {tag: "3" for tag in ALSO_TOP}
+            kinds: dict[int, str] = dict.fromkeys(ALSO_TOP, "3")
             for module in iods.iods[iod] if iod else GENERIC_MODULES:
                 for tag, kind in _unpacked(iods.modules.get(module, {})):
                     if kind < kinds.get(tag, "9"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import TypeAlias
 
 from pydicom.datadict import dictionary_VR
@@ -63,7 +63,7 @@ class DicomFile:
     elements: list[Element] = field(default_factory=list)
 
 
-@lru_cache(maxsize=None)
+@cache
 def known_vr(tag: int) -> str:
     """The dictionary's VR of a tag, ``UN`` where it knows none (PS3.6)."""
     if (tag >> 16) & 1:
@@ -121,7 +121,7 @@ def _looks_headerless(data: bytes) -> bool:
         return False
     if data[4:6] in SHORT_VRS | LONG_VRS:
         return True
-    return little == 8 and struct.unpack_from("<I", data, 4)[0] <= 256
+    return bool(little == 8 and struct.unpack_from("<I", data, 4)[0] <= 256)
 
 
 def _guess(data: bytes, start: int) -> str:
@@ -134,7 +134,7 @@ def _meta(view: memoryview, start: int) -> tuple[dict[int, bytes], int]:
     """The group 0002 elements, always explicit little-endian, whatever the group length says."""
     meta: dict[int, bytes] = {}
     position = start
-    while position + 8 <= len(view) and view[position : position + 2] == b"\x02\x00":
+    while position + 8 <= len(view) and bytes(view[position : position + 2]) == b"\x02\x00":
         element_number = struct.unpack_from("<H", view, position + 2)[0]
         vr = view[position + 4 : position + 6].tobytes()
         if vr in LONG_VRS:
@@ -181,7 +181,8 @@ class _Parser:
         """The elements from ``position`` to ``end``, or to an item delimiter."""
         if depth > DEEPEST:
             raise Quarantined("bad-structure")
-        view, elements, last = self.view, [], -1
+        view, last = self.view, -1
+        elements: list[Element] = []
         while position < end:
             if end - position < 8:
                 raise Quarantined("trailing-bytes" if depth == 0 else "bad-structure")

@@ -18,12 +18,15 @@ _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
 _DECIMAL = re.compile(rb"[ \0]*(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)?[ \0]*")
 _INTEGER = re.compile(rb"[ \0]*(?:[+-]?\d+)?[ \0]*")
 _CODE = re.compile(r"[A-Z0-9_ ]{0,16}\Z")
-_CODE_VALUE = re.compile(r"(?:[A-Z]{1,3}-)?[A-Z]?[0-9A-F]{2,12}(?:-[0-9])?\Z|[A-Za-z0-9{}./%^_-]{1,8}\Z")
+_CODE_VALUE = re.compile(
+    r"(?:[A-Z]{1,3}-)?[A-Z]?[0-9A-F]{2,12}(?:-[0-9])?\Z|[A-Za-z0-9{}./%^_-]{1,8}\Z"
+)
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
 _DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?\Z")
 _TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?\Z")
 # Values of these are enumerated by the standard: the words of a name never make them go.
+_DELIMITERS = {ord("\\"), ord("^"), ord("=")}
 ENUMERATED = frozenset({0x00080060, 0x00100040, 0x00185100, 0x00185101, 0x00200060, 0x00200062})
 PUBLIC_SCHEMES = frozenset(
     {
@@ -42,7 +45,7 @@ def words(value: Buffer, encodings: tuple[str, ...]) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return str(charset.decode_bytes(raw, list(encodings), {"\\", "^", "="})).strip(" \0")
+            return str(charset.decode_bytes(raw, list(encodings), _DELIMITERS)).strip(" \0")
     except (LookupError, ValueError, TypeError, AttributeError):
         return raw.decode("latin-1").strip(" \0")
 
@@ -88,10 +91,9 @@ def code(tag: int, value: Buffer, own: frozenset[str]) -> bytes:
     """A code string with the values gone that are not of known words."""
     kept = []
     for part, found in _code_words(bytes(value)):
-        if tag not in ENUMERATED and tag >> 16 != 0x28 and own:
-            if any(word in own for word in found if len(word) >= 4):
-                part = b""
-        kept.append(part)
+        enumerated = tag in ENUMERATED or tag >> 16 == 0x28
+        theirs = not enumerated and any(word in own for word in found if len(word) >= 4)
+        kept.append(b"" if theirs else part)
     return b"\\".join(kept)
 
 

@@ -64,7 +64,9 @@ def encode(elements: list[Element], chunks: list[Buffer]) -> int:
     return total
 
 
-def file_chunks(sop_class: str, sop_instance: str, syntax: str, body: list[Element]) -> list[Buffer]:
+def file_chunks(
+    sop_class: str, sop_instance: str, syntax: str, body: list[Element]
+) -> list[Buffer]:
     """A whole file in pieces: an empty preamble, the meta group anew, the data set."""
     meta: list[Buffer] = []
     length = encode(
@@ -78,7 +80,9 @@ def file_chunks(sop_class: str, sop_instance: str, syntax: str, body: list[Eleme
         ],
         meta,
     )
-    chunks: list[Buffer] = [bytes(128) + b"DICM" + _short(2, 0, b"UL", 4) + struct.pack("<I", length)]
+    chunks: list[Buffer] = [
+        bytes(128) + b"DICM" + _short(2, 0, b"UL", 4) + struct.pack("<I", length)
+    ]
     chunks.extend(meta)
     encode(body, chunks)
     return chunks

@@ -1,0 +1,90 @@
+"""Outputs appear whole or not at all: written beside their place, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from policies.errors import CannotRun, _
+
+PART_PREFIX = ".glovebox-"
+PART_SUFFIX = ".part"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BLOCK = 1 << 20
+
+
+class DiskFull(CannotRun):
+    """No room for an output; nothing half-written is left and what was finished stays."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "The disk of the output directory is full. Nothing was lost: free some space "
+                "there and run the same command again with --resume."
+            ),
+            code="deid.disk-full",
+        )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file as hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """SHA-256 of bytes as hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tuple[str, bool]:
+    """Write ``root/target`` atomically; return its SHA-256 and whether anything changed.
+
+    A file that already holds exactly these bytes is left alone. Raises :class:`DiskFull`.
+    """
+    pieces = list(chunks)
+    hasher = hashlib.sha256()
+    for piece in pieces:
+        hasher.update(piece)
+    digest = hasher.hexdigest()
+    path = root / target
+    size = sum(len(piece) for piece in pieces)
+    try:
+        if path.is_file() and path.stat().st_size == size and digest_of(path) == digest:
+            return digest, False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.parent / f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+        try:
+            with part.open("xb") as handle:
+                for piece in pieces:
+                    handle.write(piece)
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull from None
+        raise
+    return digest, True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(root: Path) -> None:
+    """Remove what a killed run left half-written."""
+    if root.is_dir():
+        for part in root.rglob(f"{PART_PREFIX}*{PART_SUFFIX}"):
+            part.unlink(missing_ok=True)

@@ -1,0 +1,236 @@
+"""The batch: every input is accounted for, every output is whole, a killed run goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deid import intake, output, pool, report, tables
+from deid.profile import Profile
+from deid.quarantine import Quarantined
+from deid.report import Row, Summary
+from deid.vault import Crosswalk, Pseudonyms
+from policies.errors import Invalid, _
+
+VERSION = "1"
+# A report is a file that others may write: a target that could climb out of DST is not believed.
+_TARGET = re.compile(r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.[a-z0-9]+|")
+Progress = Callable[[int, int, Mapping[str, object]], None]
+
+
+def default_report(dst: Path) -> Path:
+    """Beside DST, never under it, because what is under DST is published."""
+    return dst.parent / f"{dst.name}.report.jsonl"
+
+
+def run(
+    src: Path,
+    dst: Path,
+    *,
+    key: bytes,
+    profile: Profile,
+    workers: int = 1,
+    report: Path | None = None,
+    resume: bool = False,
+    quarantine: Path | None = None,
+    progress: Progress | None = None,
+    crosswalk: Crosswalk | None = None,
+) -> Summary:
+    """De-identify everything under ``src`` into ``dst`` and write the report.
+
+    ``progress`` is called with the number done, the number of all, and the row. With ``resume``
+    the outputs of an interrupted run with the same key and profile are kept. Raises
+    :class:`Invalid` for wrong places and :class:`deid.output.DiskFull` when there is no room;
+    a single bad input never raises.
+    """
+    return _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk).run(
+        workers=workers, resume=resume, progress=progress
+    )
+
+
+class _Run:
+    def __init__(
+        self,
+        src: Path,
+        dst: Path,
+        key: bytes,
+        profile: Profile,
+        report_path: Path,
+        quarantine: Path | None,
+        crosswalk: Crosswalk | None,
+    ) -> None:
+        self.src, self.dst, self.key, self.profile = src, dst, key, profile
+        self.report_path, self.quarantine, self.crosswalk = report_path, quarantine, crosswalk
+        self.pseudonyms = Pseudonyms(key)
+        # Rows of another key, profile or version say nothing about this run's outputs.
+        self.fingerprint = self.pseudonyms.name("run", f"{VERSION} {profile.digest}")
+        self.rows: dict[int, Row] = {}
+        self.published = tables.Published()
+        self.targets: set[str] = set()
+
+    def run(self, *, workers: int, resume: bool, progress: Progress | None) -> Summary:
+        began = time.monotonic()
+        _check_places(self.src, self.dst, self.report_path, self.quarantine)
+        sources = intake.walk(self.src)
+        try:
+            self.dst.mkdir(parents=True, exist_ok=True)
+            if self.quarantine is not None:
+                self.quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+                output.sweep(self.quarantine)
+        except OSError:
+            raise Invalid(_("The output directory cannot be made."), field="DST") from None
+        output.sweep(self.dst)
+        former = [row for row in report.read(self.report_path) if _run_of(row) == self.fingerprint]
+        done = {
+            str(row["source"]): (str(row["target"]), str(row["digest"]))
+            for row in former
+            if resume and row["target"] and row["kind"] != "table"
+        }
+        kept = {str(row["source"]): row for row in former} if resume else {}
+        journal = report.Journal(self.report_path, kept.values())
+        try:
+            self._inputs(sources, workers, done, kept, journal, progress)
+            summary = self._closed(former, journal)
+        finally:
+            journal.close()
+        summary.seconds = time.monotonic() - began
+        return summary
+
+    def _inputs(
+        self,
+        sources: list[intake.Source],
+        workers: int,
+        done: Mapping[str, tuple[str, str]],
+        kept: Mapping[str, Row],
+        journal: report.Journal,
+        progress: Progress | None,
+    ) -> None:
+        patterns = [tables.pattern_for(source.name, self.profile.tables) for source in sources]
+        subjects = self._subjects(sources, patterns)
+        tasks = [
+            pool.Task(index, source, subjects.get(source.name, ""))
+            for index, source in enumerate(sources)
+            if not patterns[index]
+        ]
+        settings = pool.Settings(
+            self.key, self.profile, self.dst, self.quarantine, self.fingerprint, done,
+            self.crosswalk is not None,
+        )  # fmt: skip
+        for task, row, mapped in pool.rows(settings, tasks, workers):
+            if row["kind"] == "resumed":
+                row = {**kept[str(row["source"])], "status": "unchanged"}
+            if row["target"] and row["target"] in self.targets:
+                row = {**row, "status": "unchanged", "reason": "duplicate"}
+            if self.crosswalk is not None:
+                self.crosswalk.add(mapped)
+            self._account(task.index, task.source, row, journal)
+            if progress is not None:
+                progress(len(self.rows), len(sources), row)
+        cleaner = tables.TableCleaner(self.pseudonyms, self.published)
+        for index, source in enumerate(sources):
+            if patterns[index]:
+                row = self._table(cleaner, source, patterns[index])
+                self._account(index, source, row, journal)
+                if progress is not None:
+                    progress(len(self.rows), len(sources), row)
+
+    def _account(
+        self, index: int, source: intake.Source, row: Row, journal: report.Journal
+    ) -> None:
+        self.rows[index] = row
+        if row["target"]:
+            self.targets.add(str(row["target"]))
+            if row["kind"] != "table":
+                self.published.add(source.name, str(row["target"]))
+        journal.add(row)
+
+    def _subjects(self, sources: list[intake.Source], patterns: list[str]) -> dict[str, str]:
+        """Whose each input is, where a table beside it says so."""
+        found: dict[str, str] = {}
+        reader = intake.Reader()
+        for source, pattern in zip(sources, patterns, strict=True):
+            if not pattern.endswith(".csv"):
+                continue
+            try:
+                data = reader.read(source)
+            except Quarantined:
+                continue
+            folder = source.name.rpartition("/")[0]
+            for file, subject in tables.subjects_of(data, self.profile.tables[pattern]).items():
+                name = file.replace("\\", "/").removeprefix("./")
+                found[f"{folder}/{name}" if folder else name] = subject
+        reader.close()
+        return found
+
+    def _table(self, cleaner: tables.TableCleaner, source: intake.Source, pattern: str) -> Row:
+        began = time.monotonic()
+        reader = intake.Reader()
+        digest = "unread-" + self.pseudonyms.name("input", source.name)
+        try:
+            data = reader.read(source)
+            digest = output.digest_of_bytes(data)
+            kinds = self.profile.tables[pattern]
+            target, cleaned = cleaner.clean(source.name, pattern, kinds, data)
+            if target in self.targets:
+                raise Quarantined("second-table")
+            written, changed = output.write(self.dst, target, [cleaned])
+            row = report.row(
+                digest, "written" if changed else "unchanged", kind="table", target=target,
+                digest=written, run=self.fingerprint, seconds=time.monotonic() - began,
+            )  # fmt: skip
+        except Quarantined as held:
+            if self.quarantine is not None and not digest.startswith("unread"):
+                output.write(self.quarantine, digest, [data])
+            row = report.row(
+                digest, "quarantined", kind="table", reason=held.reason, run=self.fingerprint
+            )
+        finally:
+            reader.close()
+        return row
+
+    def _closed(self, former: list[Row], journal: report.Journal) -> Summary:
+        """Remove outputs whose inputs are gone, and write the report in the inputs' order."""
+        for row in former:
+            target = str(row["target"])
+            if target and target not in self.targets:
+                (self.dst / target).unlink(missing_ok=True)
+        summary = Summary()
+        ordered = [self.rows[index] for index in sorted(self.rows)]
+        for row in ordered:
+            summary.add(row)
+        for folder, _folders, files in os.walk(self.dst):
+            for name in files:
+                path = (Path(folder) / name).relative_to(self.dst).as_posix()
+                summary.foreign += path not in self.targets
+        journal.finish(ordered)
+        return summary
+
+
+def _run_of(row: Row) -> str:
+    """The fingerprint of a row's run; empty for a row that no run of ours wrote like this."""
+    complete = all(name in row for name in ("target", "digest", "kind", "reason", "boxes"))
+    if not complete or not _TARGET.fullmatch(str(row["target"])):
+        return ""
+    return str(row.get("run", ""))
+
+
+def _check_places(src: Path, dst: Path, report_path: Path, quarantine: Path | None) -> None:
+    """Nothing that identifies may come to lie under DST, and nothing of SRC may be overwritten."""
+    source, target = src.resolve(), dst.resolve()
+    if not src.exists():
+        raise Invalid(_("There is no such folder, zip or file."), field="SRC")
+    if target == source or target.is_relative_to(source) or source.is_relative_to(target):
+        raise Invalid(_("SRC and DST must not lie in each other."), field="DST")
+    if dst.exists() and not dst.is_dir():
+        raise Invalid(_("DST must be a folder."), field="DST")
+    for field, path in (("--report", report_path), ("--quarantine", quarantine)):
+        if path is None:
+            continue
+        place = path.resolve()
+        if place.is_relative_to(target):
+            raise Invalid(_("This must not lie under DST, which is published."), field=field)
+        if place == source or place.is_relative_to(source):
+            raise Invalid(_("This must not lie under SRC, which is only read."), field=field)

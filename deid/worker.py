@@ -1,0 +1,183 @@
+"""One input after another, in a process that holds the project's key and decodes no picture."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deid import channel, output, report
+from deid.decoding import Decoder
+from deid.dicom.clean import DicomCleaner
+from deid.dicom.header import HeaderCleaner
+from deid.dicom.plan import Plan
+from deid.intake import Reader, Source
+from deid.photo_room import suffix_of
+from deid.profile import Profile, from_document
+from deid.quarantine import Quarantined
+from deid.vault import Pseudonyms
+
+UNSUPPORTED = (
+    (b"%PDF", "document"),
+    (b"\x1f\x8b", "archive"),
+    (b"7z\xbc\xaf", "archive"),
+    (b"Rar!", "archive"),
+    (b"PK\x03\x04", "bad-zip"),
+    (b"OggS", "video"),
+    (b"\x1aE\xdf\xa3", "video"),
+)
+
+
+class FileWorker:
+    """Cleans inputs into DST; what it answers is a row of the report."""
+
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        profile: Profile,
+        dst: Path,
+        quarantine: Path | None,
+        run: str,
+        done: Mapping[str, tuple[str, str]],
+        keep_map: bool = False,
+    ) -> None:
+        self.pseudonyms = Pseudonyms(key)
+        self.profile = profile
+        self.dst, self.quarantine, self.run, self.done = dst, quarantine, run, done
+        self.decoder = Decoder()
+        self.reader = Reader()
+        header = HeaderCleaner(Plan(profile), self.pseudonyms, keep_map=keep_map)
+        self.dicom = DicomCleaner(header, self.decoder)
+        self.mapped: dict[str, dict[str, str]] = {}
+
+    def process(self, source: Source, subject: str) -> report.Row:
+        """Clean one input. Raises :class:`deid.output.DiskFull`; anything else becomes a row."""
+        began = time.monotonic()
+        self.mapped = {}
+        digest, data = "", b""
+        kind = "other"
+        try:
+            data = self.reader.read(source)
+            digest = hashlib.sha256(data).hexdigest()
+            row = self._already(digest)
+            if row is None:
+                kind, row = self._cleaned(data, digest, subject)
+        except output.DiskFull:
+            raise
+        except Quarantined as held:
+            row = self._row(digest, "quarantined", kind=kind, reason=held.reason)
+        except MemoryError:
+            row = self._row(digest, "quarantined", kind=kind, reason="too-large")
+        except Exception as error:  # one bad file never ends a batch; its text stays inside
+            row = self._row(digest, "failed", kind=kind, reason=f"internal-{type(error).__name__}")
+        if not digest:
+            # An input that cannot be read has no digest; its place under the key names it.
+            row["source"] = "unread-" + self.pseudonyms.name("input", source.name)
+        if row["status"] in ("quarantined", "failed") and self.quarantine is not None and digest:
+            output.write(self.quarantine, digest, [data])
+        row["seconds"] = round(time.monotonic() - began, 4)
+        return row
+
+    def _row(self, source: str, status: str, **rest: Any) -> report.Row:
+        return report.row(source, status, run=self.run, **rest)
+
+    def _already(self, digest: str) -> report.Row | None:
+        """A row for an input whose output a former run of the same kind has finished."""
+        target, written = self.done.get(digest, ("", ""))
+        if not target:
+            return None
+        path = self.dst / target
+        if not path.is_file() or output.digest_of(path) != written:
+            return None
+        return self._row(digest, "unchanged", kind="resumed", target=target, digest=written)
+
+    def _cleaned(self, data: bytes, digest: str, subject: str) -> tuple[str, report.Row]:
+        for signature, reason in UNSUPPORTED:
+            if data.startswith(signature):
+                raise Quarantined(reason)
+        if suffix_of(data) and data[128:132] != b"DICM":
+            return "photo", self._photo(data, digest, subject)
+        result = self.dicom.clean(data, digest)
+        self.mapped = result.mapped
+        target = f"{result.subject}/{self.pseudonyms.name('file', digest)}.dcm"
+        return "dicom", self._write(
+            digest,
+            target,
+            result.chunks,
+            kind="dicom",
+            actions=result.actions,
+            boxes=_by_kind(result.boxes),
+            stratum=result.stratum,
+        )
+
+    def _photo(self, data: bytes, digest: str, subject: str) -> report.Row:
+        head = {"operation": "photo", "suffix": suffix_of(data), **self.profile.photos}
+        answer, cleaned = self.decoder.ask(head, data)
+        suffix = str(answer["suffix"])
+        if suffix not in (".jpg", ".jpeg", ".png", ".tif", ".webp", ".gif", ".bmp") or not cleaned:
+            raise Quarantined("cannot-decode")
+        person = self.pseudonyms.patient(subject or f"file {digest}")
+        return self._write(
+            digest,
+            f"{person}/{self.pseudonyms.name('file', digest)}{suffix}",
+            [cleaned],
+            kind="photo",
+            actions={str(name): str(what) for name, what in answer["actions"].items()},
+            boxes=_by_kind(answer["boxes"]),
+            stratum={"modality": "photo", "vendor": "", "sop_class": ""},
+        )
+
+    def _write(self, digest: str, target: str, chunks: list[Any], **rest: Any) -> report.Row:
+        written, changed = output.write(self.dst, target, chunks)
+        status = "written" if changed else "unchanged"
+        return self._row(digest, status, target=target, digest=written, **rest)
+
+    def close(self) -> None:
+        """End the decoder and close what is open."""
+        self.decoder.close()
+        self.reader.close()
+
+
+def _by_kind(boxes: list[list[Any]]) -> dict[str, list[list[Any]]]:
+    found: dict[str, list[list[Any]]] = {}
+    for kind, x, y, width, height, score in boxes:
+        if kind in ("text", "face", "plate"):
+            place = [int(x), int(y), int(width), int(height), round(float(score), 4)]
+            found.setdefault(kind, []).append(place)
+    return found
+
+
+def main() -> None:
+    """Serve one parent: first the settings (the key comes here, not on a command line)."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    first = channel.receive(requests)
+    if first is None:
+        return
+    settings, key = first
+    worker = FileWorker(
+        key=key,
+        profile=from_document(settings["profile"]),
+        dst=Path(settings["dst"]),
+        quarantine=Path(settings["quarantine"]) if settings["quarantine"] else None,
+        run=settings["run"],
+        done={source: (target, digest) for source, target, digest in settings["done"]},
+        keep_map=settings["keep_map"],
+    )
+    try:
+        while (message := channel.receive(requests)) is not None:
+            task = message[0]
+            try:
+                row = worker.process(Source(**task["source"]), task["subject"])
+                channel.send(answers, {"row": row, "mapped": worker.mapped})
+            except output.DiskFull:
+                channel.send(answers, {"fatal": "disk-full"})
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    main()
