@@ -139,18 +139,24 @@ class KubernetesBackend:
             return ""
 
     def check(self) -> list[Line]:
-        """Ask the cluster for what seals a pod. Whether its network plug-in enforces
-        NetworkPolicy cannot be asked, only tried; that line is weak."""
+        """Ask the cluster for what seals a pod, line by line.
+
+        Whether its network plug-in enforces NetworkPolicy cannot be asked, only tried: that line
+        is weak at best.
+        """
         try:
-            runtime = self.settings.runtime_class(self._minimum)
-            version = self._cluster.version()
-            labels = self._cluster.namespace_labels()
-            policies = self._cluster.network_policies()
-            there = self._cluster.has_runtime_class(runtime.name)
+            return self._lines()
         except CannotRun as error:
             return [Line("cluster", "missing", str(error), "install the chart")]
         except Unreachable:
             return [Line("cluster", "missing", "the API does not answer", "look at KUBECONFIG")]
+
+    def _lines(self) -> list[Line]:
+        runtime = self.settings.runtime_class(self._minimum)
+        version = self._cluster.version()
+        labels = self._cluster.namespace_labels()
+        policies = self._cluster.network_policies()
+        there = self._cluster.has_runtime_class(runtime.name)
         restricted = labels.get("pod-security.kubernetes.io/enforce") == "restricted"
         denied = any(_denies_all(policy) for policy in policies)
         roots = all(p.is_dir() for p in (self.settings.staging_root, self.settings.outbox_root))
@@ -176,7 +182,8 @@ class KubernetesBackend:
 
     def _runtime(self) -> RuntimeClass:
         """Return the runtime class to use. Raises CannotRun unless all required lines hold."""
-        missing = [line for line in self.check() if line.required and line.state == "missing"]
+        lines = self._persist(self._lines)
+        missing = [line for line in lines if line.required and line.state == "missing"]
         if missing:
             raise CannotRun(
                 "This cluster does not give {name}: {detail}. {advice}.",

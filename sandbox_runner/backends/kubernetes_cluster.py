@@ -5,6 +5,7 @@ Answers are plain JSON values: what is judged is what the API server said.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -49,10 +50,10 @@ class Cluster:
         """Connect by ``KUBECONFIG`` or, in a pod, by the service account. Raises CannotRun."""
         settings = client.Configuration()
         try:
+            load: Any = config.load_incluster_config
             if os.environ.get("KUBECONFIG"):
-                load: Any = config.load_kube_config
-            else:
-                load = config.load_incluster_config
+                # Named, because the client reads the variable once, when it is imported.
+                load = functools.partial(config.load_kube_config, os.environ["KUBECONFIG"])
             load(client_configuration=settings)
         except (ConfigException, OSError) as error:
             raise CannotRun(
