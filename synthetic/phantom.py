@@ -174,9 +174,9 @@ def _mass(
         return ripple
 
     distance = np.hypot(row - y, column - x) / border(angle)
-    mass = rng.uniform(650, 1050) / (1 + np.exp((distance - 1) * 7))
+    mass = rng.uniform(950, 1450) / (1 + np.exp((distance - 1) * 7))
     spicules = np.cos(angle * int(rng.integers(9, 15)) + rng.uniform(0, 6)) ** 8
-    mass += 260 * spicules * np.exp(-np.clip(distance - 1, 0, None) * 2.2) * (distance > 0.8)
+    mass += 350 * spicules * np.exp(-np.clip(distance - 1, 0, None) * 2.2) * (distance > 0.8)
     turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     reach = border(turns)
     contour = tuple(
