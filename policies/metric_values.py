@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from policies.document import Policy
+from policies.errors import _
 from policies.findings import Finding
 from policies.ledger import bits_of_metrics
 from policies.metrics import MetricSpec, is_number, round_number
@@ -43,7 +45,7 @@ class _Reading:
         if value is None and empty:
             return None
         if not is_number(value) or not isinstance(value, int | float):
-            raise _Refused("metrics.type", "A value is not a number.")
+            raise _Refused("metrics.type", _("A value is not a number."))
         spec = spec or self.spec
         if spec.count:
             return self.count(value)
@@ -66,7 +68,7 @@ class _Reading:
     def read(self, value: object) -> Any:
         if self.spec.kind == "choice":
             if not isinstance(value, str) or value not in self.spec.values:
-                raise _Refused("metrics.choice", "The value is none of the declared words.")
+                raise _Refused("metrics.choice", _("The value is none of the declared words."))
             return value
         if self.spec.kind == "number":
             return self.number(value)
@@ -76,27 +78,29 @@ class _Reading:
 
     def points(self, value: object, spec: MetricSpec | None = None) -> list[float | int | None]:
         if not isinstance(value, list | tuple):
-            raise _Refused("metrics.type", "A curve is a list of numbers or a table of them.")
+            raise _Refused("metrics.type", _("A curve is a list of numbers or a table of them."))
         if len(value) > self.policy.release.curve_points:
-            raise _Refused("metrics.length", "The curve has more points than may leave.")
+            raise _Refused("metrics.length", _("The curve has more points than may leave."))
         return [self.number(item, spec, empty=True) for item in value]
 
     def table(self, value: Any) -> dict[str, list[float | int | None]]:
         columns = _columns(value, self.policy.release.curve_points)
         if len(columns) > MAXIMUM_COLUMNS:
-            raise _Refused("metrics.length", "The table has more columns than may leave.")
+            raise _Refused("metrics.length", _("The table has more columns than may leave."))
         if (
             len({len(column) for column in columns.values() if isinstance(column, list | tuple)})
             > 1
         ):
-            raise _Refused("metrics.length", "The columns of the table are not equally long.")
+            raise _Refused("metrics.length", _("The columns of the table are not equally long."))
         result: dict[str, list[float | int | None]] = {}
+        numbers = (n for n in count(1) if f"column_{n}" not in self.declared)
         # Sorted, so that the order of the columns says nothing.
-        for number, name in enumerate(sorted(columns), start=1):
+        for name in sorted(columns):
             kept = name in COLUMN_NAMES or name in self.declared
             self.renamed += not kept
             axis = MetricSpec("curve") if name in AXES else None
-            result[name if kept else f"column_{number}"] = self.points(columns[name], axis)
+            shown = name if kept else f"column_{next(numbers)}"
+            result[shown] = self.points(columns[name], axis)
         return result
 
     def matrix(self, value: object) -> list[list[float | int | None]]:
@@ -107,10 +111,10 @@ class _Reading:
             or not all(isinstance(row, list | tuple) and 0 < len(row) <= side for row in value)
             or len({len(row) for row in value}) != 1
         ):
-            raise _Refused("metrics.shape", "A matrix is equally long rows, within the limit.")
+            raise _Refused("metrics.shape", _("A matrix is equally long rows, within the limit."))
         cells = [cell for row in value for cell in row if cell is not None]
         if any(not is_number(cell) for cell in cells):
-            raise _Refused("metrics.type", "A cell is not a number.")
+            raise _Refused("metrics.type", _("A cell is not a number."))
         # Undeclared counts look like counts: whole numbers, none negative.
         counts = self.spec.count
         if counts is None and all(0 <= cell < 2**53 and cell == int(cell) for cell in cells):
@@ -149,7 +153,7 @@ def check_metrics(
     """
     findings: list[Finding] = []
     if not isinstance(values, Mapping):
-        return {}, [_block("metrics.type", "", "The metrics are not a table of named values.")]
+        return {}, [_block("metrics.type", "", _("The metrics are not a table of named values."))]
     strangers = [name for name in values if name not in declared]
     if strangers:
         findings.append(
@@ -157,7 +161,7 @@ def check_metrics(
                 "metrics.undeclared",
                 "block",
                 "",
-                "The job wrote metrics that its manifest does not declare; they were left out.",
+                _("The job wrote metrics that its manifest does not declare; they were left out."),
                 {"count": len(strangers)},
                 {"names": [repr(name)[:80] for name in strangers[:20]]},
             )
@@ -166,7 +170,7 @@ def check_metrics(
     for name, spec in declared.items():
         if name not in values:
             findings.append(
-                Finding("metrics.missing", "info", name, "The job did not write this metric.")
+                Finding("metrics.missing", "info", name, _("The job did not write this metric."))
             )
             continue
         reading = _Reading(name, spec, frozenset(declared), policy)
@@ -191,13 +195,13 @@ def _columns(value: Any, most: int) -> dict[str, Any]:
         columns = dict(value)
     else:
         if len(value) > most:
-            raise _Refused("metrics.length", "The table has more rows than may leave.")
+            raise _Refused("metrics.length", _("The table has more rows than may leave."))
         names = list(value[0])
         if any(not isinstance(row, Mapping) or set(row) != set(names) for row in value):
-            raise _Refused("metrics.shape", "The rows of the table have different names.")
+            raise _Refused("metrics.shape", _("The rows of the table have different names."))
         columns = {name: [row[name] for row in value] for name in names}
     if any(not isinstance(name, str) or not _NAME.fullmatch(name) for name in columns):
-        raise _Refused("metrics.column-name", "A column's name is letters, digits, underscores.")
+        raise _Refused("metrics.column-name", _("A column's name is letters, digits, underscores."))
     return columns
 
 
@@ -213,7 +217,7 @@ def _notes(reading: _Reading) -> list[Finding]:
                 "metrics.range",
                 "review",
                 reading.name,
-                "Numbers that were not finite or outside the declared range were left out.",
+                _("Numbers that were not finite or outside the declared range were left out."),
                 {"count": reading.withheld},
             )
         )
@@ -223,7 +227,7 @@ def _notes(reading: _Reading) -> list[Finding]:
                 "metrics.small-cells",
                 "info",
                 reading.name,
-                "Small counts were suppressed.",
+                _("Small counts were suppressed."),
                 # Not how many: beside a total that would narrow them down.
                 {"threshold": reading.policy.release.cell_threshold},
                 {"suppressed": reading.suppressed},
@@ -235,7 +239,7 @@ def _notes(reading: _Reading) -> list[Finding]:
                 "metrics.column-name",
                 "info",
                 reading.name,
-                "Columns that are no declared metric and no usual word were numbered instead.",
+                _("Columns that are no declared metric and no usual word were numbered instead."),
                 {"count": reading.renamed},
             )
         )
@@ -247,13 +251,15 @@ def _budget(
 ) -> list[Finding]:
     bits = bits_of_metrics(declared, rounded)
     if bits <= policy.release.metrics_bits:
-        return [Finding("metrics.budget", "info", "", "What the metrics can say.", {"bits": bits})]
+        return [
+            Finding("metrics.budget", "info", "", _("What the metrics can say."), {"bits": bits})
+        ]
     return [
         Finding(
             "metrics.budget",
             "review",
             "",
-            "The metrics can say more than the policy's ordinary amount.",
+            _("The metrics can say more than the policy's ordinary amount."),
             {"bits": bits, "most": policy.release.metrics_bits},
         )
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.document import Policy
+from policies.errors import _
 from policies.findings import (
     Finding,
     Severity,
@@ -80,7 +81,7 @@ def check_artefact_facts(
                 "artefacts.undeclared",
                 "block",
                 "",
-                "There are files that the manifest does not declare.",
+                _("There are files that the manifest does not declare."),
                 {"count": len(strange), "bytes": sum(fact.bytes for fact in strange)},
                 {"paths": [repr(fact.path)[:200] for fact in strange[:20]]},
                 hard=True,
@@ -88,7 +89,7 @@ def check_artefact_facts(
         )
     if len({fact.path for fact in found}) != len(found):
         findings.append(
-            Finding("artefacts.twice", "block", "", "A file is there twice.", hard=True)
+            Finding("artefacts.twice", "block", "", _("A file is there twice."), hard=True)
         )
     for fact in found:
         kind = declared.get(fact.path)
@@ -100,7 +101,7 @@ def check_artefact_facts(
                     "artefacts.kind",
                     "block",
                     fact.path,
-                    "The policy does not let this kind of file leave.",
+                    _("The policy does not let this kind of file leave."),
                 )
             )
         elif fact.bytes > most[kind]:
@@ -109,18 +110,18 @@ def check_artefact_facts(
                     "artefacts.size",
                     "block",
                     fact.path,
-                    "The file is larger than the policy allows.",
+                    _("The file is larger than the policy allows."),
                     {"bytes": fact.bytes, "most": most[kind]},
                 )
             )
         elif fact.bytes <= 0:
             findings.append(
-                Finding("artefacts.empty", "block", fact.path, "The file is empty.", hard=True)
+                Finding("artefacts.empty", "block", fact.path, _("The file is empty."), hard=True)
             )
     present = {declared.get(fact.path) for fact in found}
     return findings + [
         Finding(
-            "artefacts.missing", "info", "", "The job left no file of this kind.", {"kind": kind}
+            "artefacts.missing", "info", "", _("The job left no file of this kind."), {"kind": kind}
         )
         for kind in ("weights", "metrics")
         if kind not in present
@@ -139,7 +140,7 @@ def check_config(declared: Mapping[str, Any], written: object, artefact: str) ->
             "config.differs",
             "block",
             artefact,
-            "The configuration is not the one of the manifest.",
+            _("The configuration is not the one of the manifest."),
         )
     ]
 

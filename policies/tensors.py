@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.document import Policy
+from policies.errors import _
 from policies.findings import Finding
 
 # Bits of one element by safetensors' own type names.
@@ -123,7 +124,7 @@ def check_budget(
                 "tensors.budget",
                 "block",
                 artefact,
-                "The weights could hold far more than the policy allows for so few samples.",
+                _("The weights could hold far more than the policy allows for so few samples."),
                 evidence | {"most_bits_per_sample": limits.block_bits_per_sample},
             )
         ]
@@ -134,7 +135,7 @@ def check_budget(
                 "tensors.few-samples",
                 "review",
                 artefact,
-                "The training set is small, so the model may describe single subjects.",
+                _("The training set is small, so the model may describe single subjects."),
                 {"samples": samples, "least": limits.small_training_set},
             )
         )
@@ -144,9 +145,9 @@ def check_budget(
             "tensors.budget",
             "review" if large else "info",
             artefact,
-            "The weights are large for the number of samples."
+            _("The weights are large for the number of samples.")
             if large
-            else "What the weights could hold of each sample.",
+            else _("What the weights could hold of each sample."),
             evidence | {"bits_per_sample": each},
         )
     )
@@ -168,7 +169,7 @@ def check_metadata(
             "tensors.metadata",
             "block",
             artefact,
-            "The file carries metadata that the policy does not know.",
+            _("The file carries metadata that the policy does not know."),
             {"count": len(strange)},
             {"keys": [repr(key)[:80] for key in strange[:20]]},
             hard=True,
@@ -192,16 +193,16 @@ def _check_form(found: Sequence[TensorFact], policy: Policy, artefact: str) -> l
 
     if not found:
         findings.append(
-            Finding("tensors.none", "block", artefact, "The file holds no tensor.", hard=True)
+            Finding("tensors.none", "block", artefact, _("The file holds no tensor."), hard=True)
         )
     block(
         "tensors.count",
-        "The file holds more tensors than the policy allows.",
+        _("The file holds more tensors than the policy allows."),
         found if len(found) > limits.tensors else (),
     )
     block(
         "tensors.name",
-        "A tensor's name is letters, digits and . _ - within the length of the policy.",
+        _("A tensor's name is letters, digits and . _ - within the length of the policy."),
         [
             t
             for t in found
@@ -210,10 +211,10 @@ def _check_form(found: Sequence[TensorFact], policy: Policy, artefact: str) -> l
     )
     often = Counter(t.name for t in found)
     twice = [t for t in found if often[t.name] > 1]
-    block("tensors.twice", "A tensor's name occurs twice.", twice)
+    block("tensors.twice", _("A tensor's name occurs twice."), twice)
     block(
         "tensors.shape",
-        "A tensor has a shape that no network has.",
+        _("A tensor has a shape that no network has."),
         [
             t
             for t in found
@@ -222,7 +223,7 @@ def _check_form(found: Sequence[TensorFact], policy: Policy, artefact: str) -> l
     )
     block(
         "tensors.dtype",
-        "A tensor has a type that may not leave.",
+        _("A tensor has a type that may not leave."),
         [t for t in found if dtype_code(t.dtype) not in limits.dtypes],
     )
     return findings
@@ -241,7 +242,7 @@ def _check_against(
                 "tensors.extra",
                 "block",
                 artefact,
-                "The file holds tensors that the declared network does not have.",
+                _("The file holds tensors that the declared network does not have."),
                 {"count": len(extra), "bits": sum(t.bits for t in extra)},
                 _names(extra),
                 hard=True,
@@ -252,9 +253,9 @@ def _check_against(
     differ = [t for t in found if t.name in network and t.shape != network[t.name].shape]
     retyped = [t for t in found if t.name in network and not _fits(network[t.name], t)]
     for rule, message, bad in (
-        ("tensors.missing", "The declared network has tensors that the file lacks.", missing),
-        ("tensors.differs", "A tensor has another shape than the declared network's.", differ),
-        ("tensors.retyped", "A tensor has another type than the declared network's.", retyped),
+        ("tensors.missing", _("The declared network has tensors that the file lacks."), missing),
+        ("tensors.differs", _("A tensor has another shape than the declared network's."), differ),
+        ("tensors.retyped", _("A tensor has another type than the declared network's."), retyped),
     ):
         if bad:
             findings.append(
@@ -280,7 +281,7 @@ def _check_values(found: Sequence[TensorFact], policy: Policy, artefact: str) ->
                 "tensors.nonfinite",
                 "block",
                 artefact,
-                "The weights hold values that are not finite; a trained network has none.",
+                _("The weights hold values that are not finite; a trained network has none."),
                 {"tensors": len(broken), "values": sum(t.nonfinite for t in broken)},
                 _names(broken),
             )
@@ -294,7 +295,7 @@ def _check_values(found: Sequence[TensorFact], policy: Policy, artefact: str) ->
                 "tensors.integers",
                 "review",
                 artefact,
-                "The weights hold large tensors of whole numbers.",
+                _("The weights hold large tensors of whole numbers."),
                 {"count": len(whole), "bits": sum(t.bits for t in whole)},
                 _names(whole),
             )
@@ -306,7 +307,7 @@ def _check_values(found: Sequence[TensorFact], policy: Policy, artefact: str) ->
                 "tensors.precision",
                 "review",
                 artefact,
-                "Full precision leaves room for hidden bits that no scan can tell from noise.",
+                _("Full precision leaves room for hidden bits that no scan can tell from noise."),
                 {"count": len(wide), "bits": sum(t.bits for t in wide)},
             )
         )
