@@ -7,6 +7,7 @@ nothing that the network says is believed to be more than numbers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import mmap
@@ -121,7 +122,9 @@ class Oracle:
         if self._running is not None:
             running, self._running = self._running, None
             running.kill()
-            running.wait()
+            # We ended it: only that nothing of it is left matters, not the last word it said.
+            with contextlib.suppress(OSError):
+                running.wait()
             for pipe in (running.stdin, running.stdout):
                 pipe.close()
 
