@@ -9,7 +9,10 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from policies.document import Policy, deploy
 from policies.submission import Resources, parse_bytes
+from portal.catalog.models import Dataset
+from portal.catalog.queries import policy_of
 from portal.jobs.models import Job, Node
 from portal.jobs.storage import manifest_of
 from portal.jobs.transitions import move, set_waiting
@@ -40,6 +43,13 @@ def this_node() -> Node:
         },
     )
     return node
+
+
+def machine_policy(dataset: Dataset) -> Policy:
+    """Return a dataset's policy with what this machine's owner set."""
+    policy = policy_of(dataset)
+    named = os.environ.get("GLOVEBOX_TICK_SECONDS")
+    return deploy(policy, {"tick_seconds": int(named)}) if named else policy
 
 
 def resources_of(job: Job) -> Resources:

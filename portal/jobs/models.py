@@ -231,6 +231,7 @@ class Inspection(models.Model):
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="inspection")
     verdict = models.CharField(max_length=10)  # pass, review, block
     official = models.JSONField(default=dict)  # metrics that we measured on the sealed split
+    metrics = models.JSONField(default=dict)  # the job's own, rounded and suppressed as may leave
     report_sha256 = models.CharField(max_length=64)  # of the public report and the internal one
     # Findings' internal parts (pictures, samples, subjects): encrypted, for reviewers only.
     internal_object = models.CharField(max_length=64, blank=True)

@@ -17,7 +17,7 @@ from portal.jobs.models import Job, Node, StagedCopy, StagedUse
 from portal.jobs.transitions import LIVE
 from portal.leases import Lease
 from portal.tasking import TryAgain
-from sandbox_runner.stage import stage, unstage
+from sandbox_runner.stage import stage, staged, unstage
 
 LEASE_SECONDS = 60
 
@@ -45,13 +45,13 @@ def use(job: Job, node: Node, *, sealed: bool, lease: Lease) -> Path:
         )
         StagedUse.objects.get_or_create(copy=copy, job=job)
     target = _directory(copy)
-    if copy.ready and target.is_dir():
+    if copy.ready and staged(target) is not None:
         return target
     with leases.hold(StagedCopy, copy.pk, seconds=LEASE_SECONDS) as mine:
         if mine is None:
             raise TryAgain("another worker stages this version now")
         copy.refresh_from_db()
-        if copy.ready and target.is_dir():
+        if copy.ready and staged(target) is not None:
             return target
         StagedCopy.objects.filter(pk=copy.pk).update(ready=False)
         _clear(copy)

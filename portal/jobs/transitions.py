@@ -18,7 +18,7 @@ from sandbox_runner.spec import REASONS
 
 LIVE = tuple(state for state in JOB.states if state not in JOB.final_states)
 # A step that was begun this often and never ended is not begun again.
-MOST_ATTEMPTS = 3
+MOST_ATTEMPTS = 5
 
 
 def begin(job: Job, lease: Lease) -> JobStep | None:

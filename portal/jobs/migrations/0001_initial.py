@@ -74,6 +74,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('verdict', models.CharField(max_length=10)),
                 ('official', models.JSONField(default=dict)),
+                ('metrics', models.JSONField(default=dict)),
                 ('report_sha256', models.CharField(max_length=64)),
                 ('internal_object', models.CharField(blank=True, max_length=64)),
                 ('internal_key', models.BinaryField(null=True)),

@@ -1,0 +1,232 @@
+"""What each state of a job asks a worker to do. Every step may be done again by another worker.
+
+A step does its work, then moves the job in one transaction together with what it found. Until
+that transaction nothing of the attempt counts, whoever dies.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from policies.document import Policy
+from policies.errors import CannotRun, Conflict, UserError
+from policies.ledger import bits_of_fault
+from policies.submission import manifest_from_mapping
+from portal.jobs import admission, ledger, staging, storage, workdir
+from portal.jobs.models import Artefact, Job, LedgerEntry, Node
+from portal.jobs.progress import Curves
+from portal.jobs.transitions import move
+from portal.jobs.watch import Watch
+from portal.leases import Lease, LeaseLost
+from portal.tasking import TryAgain
+from portal.workplace import temporary
+from sandbox_runner import lifecycle
+from sandbox_runner.collect import collect as take_out
+from sandbox_runner.spec import JobSpec, SandboxResult
+from sandbox_runner.stage import DataFault
+
+_ACTION_OF = {"finished": "collect", "failed": "fail", "stopped": "stop", "refused": "refuse"}
+
+
+def refuse(job: Job, lease: Lease, reason: str, error: UserError) -> None:
+    """End a job by a rule; the applicant reads the sentence and the field."""
+    move(
+        job,
+        "refuse",
+        lease=lease,
+        reason=reason,
+        message=str(error)[:300],
+        field=error.field[:100],
+    )
+
+
+def check(job: Job, lease: Lease, node: Node) -> None:
+    """Read the submission again under the policy of today, and let the static scan advise."""
+    policy = admission.machine_policy(job.version.dataset)
+    with temporary(workdir.temporary_name(job, "check")) as folder:
+        try:
+            manifest_from_mapping(job.submission.manifest, policy)
+            code = workdir.unpack(job, policy, folder)
+        except UserError as error:
+            refuse(job, lease, "manifest", error)
+            return
+        advice = workdir.scan(code)
+    with transaction.atomic():
+        type(job.submission).objects.filter(pk=job.submission_id).update(advice=advice)
+        move(job, "check", lease=lease, waiting="queue", waiting_facts={})
+
+
+def queue(job: Job, lease: Lease, node: Node) -> None:
+    """Put the job in line, unless this machine can never give what it asks for."""
+    short = admission.never_fits(job, node)
+    if short:
+        error = CannotRun(
+            "This machine has less of this resource than the job asks for.",
+            field=f"resources.{short}",
+        )
+        refuse(job, lease, "resources", error)
+        return
+    move(job, "queue", lease=lease, waiting="queue", waiting_facts={})
+
+
+def stage(job: Job, lease: Lease, node: Node) -> None:
+    """Stage the version without its sealed split."""
+    try:
+        staging.use(job, node, sealed=False, lease=lease)
+    except DataFault:
+        move(job, "fail", lease=lease, reason="data")
+        return
+    move(job, "run", lease=lease, waiting="", waiting_facts={})
+
+
+def _spec(job: Job, submission: Path, output: Path, data: Path, policy: Policy) -> JobSpec:
+    manifest = storage.manifest_of(job.submission)
+    return JobSpec(
+        # The name is the job's, not the run's: this machine runs one sandbox of a name at a time.
+        id=f"job-{job.pk}",
+        submission=submission,
+        manifest=manifest,
+        datasets={job.version.dataset.slug: data},
+        output=output,
+        limits=lifecycle.limits_of(manifest.resources, policy),
+        minimum_isolation=policy.isolation.minimum,
+    )
+
+
+def run(job: Job, lease: Lease, node: Node) -> None:
+    """Train in the sandbox, watched. The log is kept encrypted, the fault is charged."""
+    policy = admission.machine_policy(job.version.dataset)
+    with transaction.atomic():
+        lease.check()
+        Job.objects.filter(pk=job.pk).update(runs=F("runs") + 1)
+    job.refresh_from_db()
+    folder = workdir.of_run(job)
+    try:
+        data = staging.use(job, node, sealed=False, lease=lease)
+        code = workdir.unpack(job, policy, folder)
+        spec = _spec(job, code, folder / "artefacts", data, policy)
+        lifecycle.prepare(spec, policy, folder)
+        shutil.rmtree(code)  # prepare has made its own copy
+        result, reason = _train(job, lease, spec, policy, folder)
+    except DataFault:
+        move(job, "fail", lease=lease, reason="data")
+    except Conflict as error:
+        if error.code == "sandbox.busy":
+            raise TryAgain("the sandbox of an earlier worker is still ending") from None
+        raise
+    except CannotRun as error:
+        _not_run(job, lease, error)
+    else:
+        _ended(job, lease, result, reason, policy, folder)
+
+
+def _not_run(job: Job, lease: Lease, error: CannotRun) -> None:
+    if error.code == "sandbox.image":
+        move(job, "fail", lease=lease, reason="image", message=str(error)[:300], field=error.field)
+    elif error.code.startswith("sandbox."):
+        refuse(job, lease, "resources" if error.code == "sandbox.resources" else "isolation", error)
+    else:
+        raise TryAgain("the machine cannot do this now") from error
+
+
+def _train(
+    job: Job, lease: Lease, spec: JobSpec, policy: Policy, folder: Path
+) -> tuple[SandboxResult, str]:
+    """Return how the sandbox ended, and why we ended it if we did."""
+    curves = Curves(job, lease, spec.manifest.metrics, policy)
+    with Watch(job, lease, each=curves.flush) as watch:
+        result = lifecycle.train(spec, policy, folder, progress=curves.take, cancel=watch.cancel)
+    if watch.reason == "lost":
+        raise LeaseLost("the lease has passed to another worker")
+    curves.flush()
+    if result.state == "stopped" and result.reason == "cancelled":
+        return result, watch.reason or "evicted"
+    return result, result.reason
+
+
+def _ended(
+    job: Job, lease: Lease, result: SandboxResult, reason: str, policy: Policy, folder: Path
+) -> None:
+    facts: dict[str, Any] = {
+        "exit_code": result.exit_code,
+        "wall_seconds": result.wall_seconds,
+        "cpu_seconds": result.cpu_seconds,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "backend": result.backend,
+        "backend_version": result.backend_version[:100],
+        "rejected": [vars(row) for row in result.left_behind],
+    }
+    log = folder / lifecycle.LOG
+    if log.is_file():
+        with log.open("rb") as stream:
+            kept = storage.keep(stream, context=storage.log_context(job.pk))
+        facts |= {
+            "log_object": kept.object_name,
+            "log_key": kept.wrapped_key,
+            "log_bytes": kept.bytes,
+        }
+    lines = list(lifecycle.code_lines(folder / lifecycle.CODE).values())
+    action = _ACTION_OF[result.state]
+    with transaction.atomic():
+        if result.fault is not None and ledger.charge(
+            job, LedgerEntry.Kind.FAULT, policy, bits=bits_of_fault(lines)
+        ):
+            facts |= {
+                "fault_type": result.fault.type,
+                "fault_file": result.fault.file,
+                "fault_line": result.fault.line,
+            }
+        if action == "collect":
+            move(job, action, lease=lease, waiting="collecting", **facts)
+        else:
+            move(job, action, lease=lease, reason=reason, **facts)
+
+
+def collect(job: Job, lease: Lease, node: Node) -> None:
+    """Take the declared files out of what the run left, and keep them encrypted."""
+    policy = admission.machine_policy(job.version.dataset)
+    manifest = storage.manifest_of(job.submission)
+    folder = workdir.of_run(job)
+    raw = folder / lifecycle.RAW
+    if not raw.is_dir():
+        # The machine was restarted: its memory is gone, and with it what the run left.
+        move(job, "stop", lease=lease, reason="node-lost")
+        return
+    target = folder / "artefacts"
+    found, rejected = take_out(raw, target, manifest, policy)
+    kinds = manifest.outputs.names
+    rows = []
+    for each in found:
+        with (target / each.path).open("rb") as stream:
+            kept = storage.keep(stream, context=storage.artefact_context(job.pk))
+        if kept.sha256 != each.sha256:
+            raise DataFault("an artefact changed while it was stored")
+        rows.append(
+            Artefact(
+                job=job,
+                path=each.path,
+                kind=kinds[each.path],
+                bytes=kept.bytes,
+                sha256=kept.sha256,
+                object_name=kept.object_name,
+                wrapped_key=kept.wrapped_key,
+            )
+        )
+    with transaction.atomic():
+        lease.check()
+        Artefact.objects.filter(job=job).delete()
+        Artefact.objects.bulk_create(rows)
+        move(
+            job,
+            "inspect",
+            lease=lease,
+            waiting="inspecting",
+            rejected=[*job.rejected, *(vars(row) for row in rejected)],
+        )
+    staging.leave(job, sealed=False)
+    workdir.remove(job)

@@ -1,0 +1,101 @@
+"""A job's own folder of plaintext on this machine, one a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import sandbox_runner
+from policies.document import Policy
+from portal import workplace
+from portal.jobs import storage
+from portal.jobs.models import Artefact, Job
+
+SCAN_SECONDS = 60
+SCAN_MEMORY = 1 << 30
+_SCAN = """
+import json, pathlib, sys
+from sandbox_runner.static_scan import scan
+json.dump([vars(advice) for advice in scan(pathlib.Path(sys.argv[1]))], sys.stdout)
+"""
+MOST_ADVICE = 1000
+
+
+def of_run(job: Job) -> Path:
+    """Return the folder of a job's present run.
+
+    A run that lost its lease may still write for a moment: it writes into a folder of its own,
+    which nobody reads any more.
+    """
+    return workplace.folder(f"job-{job.pk}-run-{job.runs}")
+
+
+def temporary_name(job: Job, what: str) -> str:
+    """Return the name of a folder for one step of a job."""
+    return f"job-{job.pk}-{what}"
+
+
+def remove(job: Job) -> None:
+    """Remove everything plain that this machine holds of a job."""
+    for path in workplace.root().glob(f"job-{job.pk}-*"):
+        _make_writable(path)
+        workplace.remove(path.name)
+
+
+def _make_writable(path: Path) -> None:
+    for top, _folders, _files in os.walk(path):
+        Path(top).chmod(0o700)
+
+
+def unpack(job: Job, policy: Policy, folder: Path) -> Path:
+    """Unpack a job's submission into ``folder/submission`` and return that."""
+    target = folder / "submission"
+    storage.unpack(job.submission, target, policy)
+    return target
+
+
+def write_artefacts(artefacts: list[Artefact], target: Path) -> Path:
+    """Decrypt artefacts into ``target`` under their declared names; each digest is verified."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(mode=0o700)
+    for artefact in artefacts:
+        path = target / artefact.path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with storage.open_artefact(artefact) as stream, path.open("xb") as out:
+            shutil.copyfileobj(stream, out, 1 << 20)
+    return target
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (SCAN_MEMORY, SCAN_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SCAN_SECONDS, SCAN_SECONDS))
+
+
+def scan(code: Path) -> list[dict[str, Any]]:
+    """Return the static scan's advice on unpacked code, read in a process of its own.
+
+    The parser meets a stranger's text: a crash or an endless parse must not be the worker's, and
+    is advice too.
+    """
+    package = Path(str(sandbox_runner.__file__)).parent.parent
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", "-c", _SCAN, str(code)],
+            env={"PYTHONPATH": str(package)},
+            cwd="/",
+            capture_output=True,
+            timeout=SCAN_SECONDS,
+            preexec_fn=_limit,
+            check=True,
+        )
+        advice: list[dict[str, Any]] = json.loads(ended.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        message = "could not be read by the static scan"
+        return [{"file": "", "line": 0, "rule": "unreadable", "message": message}]
+    return advice[:MOST_ADVICE]
