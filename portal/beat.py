@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from django.apps import apps
 from django.db import close_old_connections
 
 from portal.tasking import from_beat
@@ -26,7 +27,7 @@ def finders() -> list[tuple[str, Callable[[], object]]]:
     found = []
     for app in APPS:
         name = f"portal.{app}.tasks"
-        if importlib.util.find_spec(name):
+        if apps.is_installed(f"portal.{app}") and importlib.util.find_spec(name):
             due = getattr(importlib.import_module(name), "due", None)
             if due is not None:
                 found.append((name, due))

@@ -35,18 +35,18 @@ class Channel(filesystem.Channel):
         folder = Path(self.data_folder_in)
         ending = f".{queue}.msg"
         for name in sorted(path.name for path in folder.glob(f"[0-9]*{ending}")):
-            taken = folder / f".{name}.taken"
+            # A name of this taker's own: whoever comes second must not touch the first one's file.
+            taken = folder / f".{name}.{uuid.uuid4().hex}.taken"
             try:
                 (folder / name).rename(taken)
-                text = taken.read_text()
             except OSError:
                 continue  # another worker was first
-            finally:
-                taken.unlink(missing_ok=True)
             try:
-                return json.loads(text)
+                return json.loads(taken.read_bytes())
             except ValueError:
                 continue  # not a message; whoever waits for it is found by beat
+            finally:
+                taken.unlink(missing_ok=True)
         self._clear_leftovers(folder)
         raise Empty
 
