@@ -1,0 +1,210 @@
+"""Reads of jobs with a rule in them: who sees a job, its numbers, its code, its log."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from policies.errors import Denied, _
+from policies.review import Case, check_can_vote
+from policies.workflow import APPLICANT, JOB
+from portal.access.parties import party
+from portal.access.refusals import refusals_recorded
+from portal.accounts.models import Person
+from portal.accounts.queries import roles_of
+from portal.audit.record import record
+from portal.catalog.queries import policy_of
+from portal.jobs import storage
+from portal.jobs.admission import ahead_of
+from portal.jobs.models import Job, Submission, Tick
+from portal.jobs.transitions import LIVE
+
+# Why a job waits, as its applicant reads it; filled with the row's ``waiting_facts``.
+WAITING: Mapping[str, str] = {
+    "check": _("The submission is about to be checked."),
+    "queue": _("It is in line; {ahead} jobs are before it."),
+    "cpus": _("It waits for {wanted} processor cores; {free} are free now."),
+    "memory": _("It waits for memory: {wanted} are asked for, {free} are free now."),
+    "gpus": _("It waits for {wanted} GPUs; {free} are free now."),
+    "staging": _("The data are being decrypted and verified."),
+    "collecting": _("Its files are being collected."),
+    "inspecting": _("Its files are being inspected."),
+    "retry": _("The last attempt did not end; it is tried again shortly."),
+    "stopping": _("It is being stopped."),
+}
+
+
+def jobs_visible_to(person: Person) -> QuerySet[Job]:
+    """Return the jobs whose state a person may see.
+
+    The grant's analysts and holder, the dataset's steward, auditors; reviewers where a release
+    was proposed; administrators all, for they run the machine.
+    """
+    rows = Job.objects.select_related(
+        "submission__submitter__unit__organisation",
+        "grant__holder",
+        "grant__unit__organisation",
+        "version__dataset__steward",
+    ).order_by("-pk")
+    roles = roles_of(person)
+    if roles & {"auditor", "administrator"}:
+        return rows
+    seen = Q(grant__analysts=person) | Q(grant__holder=person) | Q(version__dataset__steward=person)
+    if "reviewer" in roles:
+        seen |= Q(releases__isnull=False)
+    return rows.filter(seen).distinct()
+
+
+def is_insider(job: Job, person: Person) -> bool:
+    """Whether a person works under the job's grant."""
+    return job.grant.holder_id == person.pk or job.grant.analysts.filter(pk=person.pk).exists()
+
+
+def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Case:
+    """Return the people around a job as the voting rules see them."""
+    return Case(
+        applicant=party(job.submission.submitter),
+        owner=party(job.version.dataset.steward),
+        analysts=frozenset(str(pk) for pk in job.grant.analysts.values_list("pk", flat=True)),
+        conflict_declared=conflict,
+        bound_to=bound_to,
+    )
+
+
+def check_may_examine(job: Job, person: Person) -> None:
+    """Raise Denied unless a person may read what only reviewers see: code, log, internal findings.
+
+    Reviewers who are independent of the applicant, once a release was proposed, and the dataset's
+    steward; auditors read everything.
+    """
+    roles = roles_of(person)
+    if "auditor" in roles:
+        return
+    if not job.releases.exists():
+        raise Denied(_("This is open to reviewers once a release is proposed."), code="job.closed")
+    if "steward" in roles and job.version.dataset.steward_id == person.pk:
+        if is_insider(job, person):
+            raise Denied(_("You work under this grant yourself."), code="review.own")
+        return
+    case = case_of_job(job, conflict=True)
+    check_can_vote(case, party(person), [], policy_of(job.version.dataset), "release")
+
+
+def may_examine(job: Job, person: Person) -> bool:
+    """Whether :func:`check_may_examine` holds."""
+    try:
+        check_may_examine(job, person)
+    except Denied:
+        return False
+    return True
+
+
+def rounded_seconds(seconds: float | None) -> int | None:
+    """Return a run's time as the applicant sees it: up to the next 10 s, from 10 min the minute."""
+    if seconds is None:
+        return None
+    step = 10 if seconds <= 600 else 60
+    return math.ceil(seconds / step) * step
+
+
+def waiting_of(job: Job) -> tuple[str, dict[str, Any]]:
+    """Return why a job waits: a code of ``WAITING`` and its figures; "" when it does not."""
+    if job.state not in LIVE:
+        return "", {}
+    if job.stop_requested:
+        return "stopping", {}
+    if job.waiting == "queue":
+        return "queue", {"ahead": ahead_of(job).count()}
+    return job.waiting, dict(job.waiting_facts)
+
+
+def curves(job: Job) -> list[Tick]:
+    """Return the ticks of the newest run, in order."""
+    newest = job.ticks.order_by("-attempt").values_list("attempt", flat=True).first()
+    return list(job.ticks.filter(attempt=newest).order_by("sequence")) if newest else []
+
+
+def actions_for(job: Job, viewer: Person) -> tuple[str, ...]:
+    """Return what a viewer may do with a job now, for buttons."""
+    found = []
+    if not job.stop_requested:
+        if viewer.pk in (job.submission.submitter_id, job.grant.holder_id):
+            found += list(JOB.actions(job.state, APPLICANT))
+        elif job.state in LIVE and (
+            job.version.dataset.steward_id == viewer.pk or "administrator" in roles_of(viewer)
+        ):
+            found.append("cancel")
+    if is_insider(job, viewer) and job.state == "finished" and propose_block(job) is None:
+        found.append("propose")
+    if may_examine(job, viewer):
+        found.append("examine")
+    return tuple(found)
+
+
+def propose_block(job: Job) -> str | None:
+    """Return why no release of a finished job may be proposed, or None where one may be."""
+    inspection = getattr(job, "inspection", None)
+    if inspection is None:
+        return _("The job has no inspection.")
+    if inspection.findings.filter(hard=True).exists():
+        return _("The inspection found what is never released; see the findings marked block.")
+    if inspection.verdict == "block":
+        return _("The inspection blocks this; see the findings marked block.")
+    return None
+
+
+def inert(text: str) -> str:
+    """Return text in which nothing acts: control, format and direction marks become visible."""
+    return "".join(
+        c
+        if c in "\n\t" or unicodedata.category(c)[0] != "C"
+        # The control pictures of Unicode stand for the controls they show.
+        else chr(0x2400 + ord(c))
+        if ord(c) < 0x20
+        else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )
+
+
+def read_log(*, by: Person, job: Job) -> str:
+    """Return a job's log as inert text for who may examine it; each reading is recorded."""
+    _examined("job.log.read", by=by, job=job)
+    return inert(storage.read_log(job))
+
+
+def open_code(*, by: Person, submission: Submission) -> BinaryIO:
+    """Open a submission's archive: the grant's analysts, and who may examine one of its jobs."""
+    jobs = submission.jobs.order_by("-pk")
+    with refusals_recorded("submission.read", by=by, about=submission):
+        first = jobs.first()
+        if first is None:
+            raise Denied(_("You may not read this submission."), code="submission.read")
+        if not is_insider(first, by) and not any(may_examine(job, by) for job in jobs):
+            check_may_examine(first, by)
+    with transaction.atomic():
+        details = {"sha256": submission.archive_sha256}
+        record("submission.read", by=by, about=submission, details=details)
+    return storage.open_archive(submission)
+
+
+def internal_findings(*, by: Person, job: Job) -> bytes:
+    """Return the internal part of an inspection (JSON) for who may examine it; recorded."""
+    _examined("inspection.internal.read", by=by, job=job)
+    inspection = getattr(job, "inspection", None)
+    stream = storage.open_internal_report(inspection) if inspection is not None else None
+    if stream is None:
+        return b"[]"
+    with stream:
+        return stream.read()
+
+
+def _examined(action: str, *, by: Person, job: Job) -> None:
+    with refusals_recorded(action, by=by, about=job):
+        check_may_examine(job, by)
+    with transaction.atomic():
+        record(action, by=by, about=job)

@@ -1,0 +1,262 @@
+"""The JSON shapes of submissions and jobs: the applicant's projection, and more for reviewers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.translation import gettext
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from policies.quantities import format_bytes
+from portal.access.serializers import PersonBriefly
+from portal.accounts.models import Person
+from portal.accounts.queries import roles_of
+from portal.jobs import ledger, queries
+from portal.jobs.models import Finding, Inspection, Job, Submission, Tick
+
+
+class SubmissionSerializer(serializers.ModelSerializer[Submission]):
+    """What was handed in; ``advice`` of the static scan only for who may examine it."""
+
+    submitter = PersonBriefly()
+    advice = serializers.SerializerMethodField()
+    jobs = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+
+    class Meta:
+        model = Submission
+        fields = (
+            "id",
+            "grant",
+            "name",
+            "submitter",
+            "manifest",
+            "manifest_text",
+            "files",
+            "archive_sha256",
+            "archive_bytes",
+            "advice",
+            "jobs",
+            "created_at",
+        )
+
+    def get_advice(self, submission: Submission) -> list[dict[str, Any]] | None:
+        viewer = self.context["request"].user
+        jobs = submission.jobs.all()
+        return submission.advice if any(queries.may_examine(job, viewer) for job in jobs) else None
+
+
+class TickSerializer(serializers.ModelSerializer[Tick]):
+    """Numbers at one step."""
+
+    class Meta:
+        model = Tick
+        fields = ("step", "values", "at")
+
+
+class FindingSerializer(serializers.ModelSerializer[Finding]):
+    """The public part of a finding."""
+
+    class Meta:
+        model = Finding
+        fields = ("number", "rule", "severity", "hard", "artefact", "message", "evidence")
+
+
+class InspectionSerializer(serializers.ModelSerializer[Inspection]):
+    """What the inspection found, as anybody around the job may read it."""
+
+    findings = FindingSerializer(many=True)
+
+    class Meta:
+        model = Inspection
+        fields = ("verdict", "official", "metrics", "findings", "report_sha256", "at")
+
+
+class WaitingSerializer(serializers.Serializer[Any]):
+    """Why a job waits."""
+
+    code = serializers.CharField()
+    sentence = serializers.CharField()
+    facts = serializers.DictField()
+
+
+class FaultSerializer(serializers.Serializer[Any]):
+    """What is told of an exception: a built-in type's name, a file of the submission, a line."""
+
+    type = serializers.CharField()
+    file = serializers.CharField()
+    line = serializers.IntegerField()
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    """A job as its reader may see it; ``operator`` is null for the applicant."""
+
+    dataset = serializers.CharField(source="version.dataset.slug")
+    version = serializers.IntegerField(source="version.number")
+    name = serializers.CharField(source="submission.name")
+    submitter = PersonBriefly(source="submission.submitter")
+    resources = serializers.DictField(source="submission.manifest.resources")
+    waiting = serializers.SerializerMethodField()
+    seconds = serializers.SerializerMethodField()
+    fault = serializers.SerializerMethodField()
+    verdict = serializers.SerializerMethodField()
+    releases = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+    actions = serializers.SerializerMethodField()
+    artefacts = serializers.SerializerMethodField()
+    operator = serializers.SerializerMethodField()
+    budget = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Job
+        fields = (
+            "id",
+            "submission",
+            "grant",
+            "dataset",
+            "version",
+            "name",
+            "submitter",
+            "state",
+            "reason",
+            "message",
+            "field",
+            "waiting",
+            "seconds",
+            "fault",
+            "resources",
+            "curves_stopped",
+            "budget",
+            "artefacts",
+            "verdict",
+            "releases",
+            "actions",
+            "operator",
+            "created_at",
+            "state_since",
+            "ended_at",
+        )
+
+    def _viewer(self) -> Person:
+        viewer = self.context["request"].user
+        assert isinstance(viewer, Person)
+        return viewer
+
+    def _runs_machine_only(self, job: Job) -> bool:
+        """An administrator sees that a job is there and what it needs, not what it says."""
+        viewer = self._viewer()
+        return "administrator" in roles_of(viewer) and not queries.is_insider(job, viewer)
+
+    @extend_schema_field(WaitingSerializer(allow_null=True))
+    def get_waiting(self, job: Job) -> dict[str, Any] | None:
+        code, facts = queries.waiting_of(job)
+        if code not in queries.WAITING:
+            return None
+        if code == "memory":
+            facts = {name: format_bytes(value) for name, value in facts.items()}
+        return {
+            "code": code,
+            "sentence": gettext(queries.WAITING[code]).format(**facts),
+            "facts": facts,
+        }
+
+    def get_seconds(self, job: Job) -> int | None:
+        return queries.rounded_seconds(job.wall_seconds)
+
+    @extend_schema_field(FaultSerializer(allow_null=True))
+    def get_fault(self, job: Job) -> dict[str, Any] | None:
+        if not job.fault_type or self._runs_machine_only(job):
+            return None
+        return {"type": job.fault_type, "file": job.fault_file, "line": job.fault_line}
+
+    def get_verdict(self, job: Job) -> str | None:
+        inspection = getattr(job, "inspection", None)
+        return inspection.verdict if inspection else None
+
+    def get_actions(self, job: Job) -> list[str]:
+        return list(queries.actions_for(job, self._viewer()))
+
+    def get_artefacts(self, job: Job) -> list[dict[str, Any]]:
+        return list(job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes"))
+
+    def get_budget(self, job: Job) -> dict[str, Any] | None:
+        """Bits spent and allowed, for the job and its grant."""
+        if self._runs_machine_only(job):
+            return None
+        balances = ledger.balances(job, queries.policy_of(job.version.dataset))
+        return {
+            name: {"spent": round(balances[name].spent), "limit": int(balances[name].limit)}
+            for name in ("job", "grant")
+        }
+
+    @extend_schema_field(serializers.DictField(allow_null=True))
+    def get_operator(self, job: Job) -> dict[str, Any] | None:
+        """What the machine's operator knows: reviewers, auditors and the steward."""
+        if not queries.may_examine(job, self._viewer()):
+            return None
+        return {
+            "exit_code": job.exit_code,
+            "wall_seconds": job.wall_seconds,
+            "cpu_seconds": job.cpu_seconds,
+            "peak_memory_bytes": job.peak_memory_bytes,
+            "backend": job.backend,
+            "backend_version": job.backend_version,
+            "rejected": job.rejected,
+            "log_bytes": job.log_bytes,
+            "runs": job.runs,
+            "steps": [
+                {
+                    "state": step.state,
+                    "began_at": step.began_at,
+                    "ended_at": step.ended_at,
+                    "result": step.result,
+                }
+                for step in job.steps.all()
+            ],
+        }
+
+
+class JobBriefly(serializers.ModelSerializer[Job]):
+    """A job in a list."""
+
+    dataset = serializers.CharField(source="version.dataset.slug")
+    version = serializers.IntegerField(source="version.number")
+    name = serializers.CharField(source="submission.name")
+    seconds = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Job
+        fields = (
+            "id",
+            "name",
+            "dataset",
+            "version",
+            "grant",
+            "state",
+            "reason",
+            "seconds",
+            "created_at",
+            "ended_at",
+        )
+
+    def get_seconds(self, job: Job) -> int | None:
+        return queries.rounded_seconds(job.wall_seconds)
+
+
+class UploadSerializer(serializers.Serializer[Any]):
+    """A submission as multipart form data: a zip and the number of a grant."""
+
+    grant = serializers.IntegerField()
+    file = serializers.FileField()
+
+
+class SubmittedSerializer(serializers.Serializer[Any]):
+    """What was made of an upload."""
+
+    submission = SubmissionSerializer()
+    job = JobSerializer()
+
+
+class LogSerializer(serializers.Serializer[Any]):
+    """A log as inert text."""
+
+    log = serializers.CharField()
