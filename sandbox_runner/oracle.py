@@ -244,7 +244,9 @@ def _read_facts(tensors: Any) -> list[TensorFact]:
         if not isinstance(row, list) or len(row) != 3:
             raise OracleFault("protocol")
         name, dtype, shape = row
-        if not isinstance(name, str) or len(name) > 1000 or dtype not in SIZES:
+        if not isinstance(name, str) or len(name) > 1000:
+            raise OracleFault("protocol")
+        if not isinstance(dtype, str) or dtype not in SIZES:
             raise OracleFault("protocol")
         if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
             raise OracleFault("protocol")

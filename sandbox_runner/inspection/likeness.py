@@ -16,6 +16,7 @@ from sandbox_runner.sdk.glovebox.pictures import resize_by_area
 SIDE: Final = 24
 LEAST_ELEMENTS: Final = 256
 VIEWS_A_TENSOR: Final = 512
+_TOGETHER: Final = 64
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,24 @@ class Likeness:
     offset: int
 
 
+_RAMP = np.linspace(-1.0, 1.0, SIDE)
+_PLANE = np.stack([np.ones(SIDE * SIDE), np.repeat(_RAMP, SIDE), np.tile(_RAMP, SIDE)], axis=1)
+_PLANE_INVERSE = np.linalg.pinv(_PLANE)
+
+
 def _small(picture: NDArray[Any]) -> NDArray[np.float32] | None:
     """Return the picture as a unit vector of 24x24 with the plane of its slope taken out."""
-    small = resize_by_area(picture, (SIDE, SIDE))
-    ramp = np.linspace(-1.0, 1.0, SIDE)
-    design = np.stack([np.ones(SIDE * SIDE), np.repeat(ramp, SIDE), np.tile(ramp, SIDE)], axis=1)
-    flat = small.reshape(-1)
-    flat = flat - design @ (np.linalg.pinv(design) @ flat)
+    flat = resize_by_area(picture, (SIDE, SIDE)).reshape(-1)
+    flat = flat - _PLANE @ (_PLANE_INVERSE @ flat)
     norm = float(np.linalg.norm(flat))
     if not math.isfinite(norm) or norm < 1e-12:
         return None
-    return (flat / norm).astype(np.float32)
+    return np.asarray(flat / norm, dtype=np.float32)
 
 
 @dataclass
 class LikenessIndex:
-    """Small copies of all samples, upright and transposed."""
+    """Small copies of all samples, turned and mirrored in the eight ways."""
 
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
@@ -56,25 +59,35 @@ class LikenessIndex:
         vector = _small(sample.prepared)
         if vector is None:
             return
-        for view in (vector, vector.reshape(SIDE, SIDE).T.reshape(-1)):
-            self.vectors.append(np.ascontiguousarray(view))
-            self.owners.append(number)
+        square = vector.reshape(SIDE, SIDE)
+        for turned in (np.rot90(square, quarter) for quarter in range(4)):
+            for view in (turned, turned.T):
+                self.vectors.append(np.ascontiguousarray(view).reshape(-1))
+                self.owners.append(number)
+
+    def close(self) -> None:
+        """Put the copies together, one row each."""
+        self._index = (
+            np.stack(self.vectors) if self.vectors else np.zeros((0, SIDE * SIDE), np.float32)
+        )
+        self.vectors = []
 
     def search(self, array: NDArray[np.float32]) -> Likeness | None:
         """Return the best likeness of any view of the tensor, or None where there is no view."""
-        if not self.vectors:
-            return None
-        index = np.stack(self.vectors)
+        views = [
+            (v, view.shape, at)
+            for view, at in self._views(array)
+            if (v := _small(view)) is not None
+        ]
         best: Likeness | None = None
-        for view, offset in self._views(array):
-            vector = _small(view)
-            if vector is None:
-                continue
-            products = np.abs(index @ vector)
-            place = int(products.argmax())
-            value = float(products[place])
+        for start in range(0, len(views) if len(self._index) else 0, _TOGETHER):
+            some = views[start : start + _TOGETHER]
+            products = np.abs(self._index @ np.stack([v for v, _, _ in some]).T)
+            row, column = np.unravel_index(int(products.argmax()), products.shape)
+            value = float(products[row, column])
             if best is None or value > best.correlation:
-                best = Likeness(self.owners[place], value, view.shape[0], view.shape[1], offset)
+                _, (rows, columns), offset = some[column]
+                best = Likeness(self.owners[row], value, rows, columns, offset)
         return best
 
     def _views(self, array: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], int]]:

@@ -6,6 +6,7 @@ budget meet those. What is told here is the careless rest.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -56,6 +57,12 @@ def hidden_streams(array: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.uint8]
         yield f"{name} {k} bits, first high", big
 
 
+def _like_language(run: bytes) -> bool:
+    """Whether letters change from place to place, as a counter's or a table's bytes do not."""
+    different = sum(a != b for a, b in itertools.pairwise(run))
+    return len(set(run)) >= 8 and different >= len(run) // 2
+
+
 def check_bytes(stream: NDArray[np.uint8], artefact: str, where: str) -> list[Finding]:
     """Return findings on file headers and readable text among the bytes of tensors."""
     findings: list[Finding] = []
@@ -73,7 +80,7 @@ def check_bytes(stream: NDArray[np.uint8], artefact: str, where: str) -> list[Fi
                 hard=True,
             )
         )
-    texts = [match for match in _TEXT.finditer(whole) if len(set(match.group())) >= 8]
+    texts = [match for match in _TEXT.finditer(whole) if _like_language(match.group())]
     if texts:
         findings.append(
             Finding(

@@ -1,12 +1,13 @@
 """Find rows of training pictures whatever their scale, offset, type and place in a tensor.
 
-A window of 49 neighbouring pixels is described by which neighbour is larger: 48 bits that no
+A window of 33 neighbouring pixels is described by which neighbour is larger: 32 bits that no
 increasing scale changes, so that normalising, scaling, a gamma curve or another type leave them as
 they are. A window of a tensor with the same bits is then compared number by number.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from sandbox_runner.inspection.samples import Sample
 
-STEPS: Final = 48
+STEPS: Final = 32
 #: A smooth ramp looks like any other ramp: the order must turn at least this often.
-TURNS: Final = 14
+TURNS: Final = 10
 WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
@@ -35,7 +36,7 @@ class RowMatch:
 
 
 def signatures(line: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return the 48 bits from each offset of a line, and where they turn often enough."""
+    """Return the 32 bits from each offset of a line, and where they turn often enough."""
     steps = np.diff(line) > 0
     count = len(steps) - STEPS + 1
     if count <= 0:
@@ -91,15 +92,15 @@ class RowIndex:
         self.keys, self.owners, self.windows = [], [], []
 
     def search(self, line: NDArray[np.float32]) -> list[RowMatch]:
-        """Return the samples of which windows stand in the line, upright or inverted."""
+        """Return the samples of which windows stand in the line: inverted, mirrored or not."""
         found: dict[int, set[int]] = {}
         best: dict[int, float] = {}
         first: dict[int, int] = {}
         if not len(self._keys):
             return []
         for start in range(0, len(line), _BLOCK):
-            part = line[start : start + _BLOCK + STEPS]
-            for sign in (1.0, -1.0):
+            straight = line[start : start + _BLOCK + STEPS]
+            for sign, part in itertools.product((1.0, -1.0), (straight, straight[::-1])):
                 keys, _ = signatures(part * np.float32(sign))
                 places = np.searchsorted(self._keys, keys)
                 places[places == len(self._keys)] = 0

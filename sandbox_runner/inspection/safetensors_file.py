@@ -133,7 +133,7 @@ def _check_metadata(metadata: Any, policy: ReleasePolicy) -> None:
     for key, value in metadata.items():
         if key not in policy.metadata_keys:
             raise Malformed(rule, "The metadata hold a key that the policy does not allow.")
-        if value not in METADATA_VALUES:
+        if not isinstance(value, str) or value not in METADATA_VALUES:
             raise Malformed(rule, 'Of metadata only format = "pt" or "np" may leave.')
 
 
@@ -177,7 +177,7 @@ def _read_tensor(name: str, entry: Any, policy: ReleasePolicy) -> Tensor:
     if not isinstance(entry, dict) or list(entry) != _KEYS:
         raise Malformed("safetensors.entry", "A tensor has not dtype, shape and data_offsets.")
     dtype, shape, offsets = (entry[key] for key in _KEYS)
-    if dtype not in SIZES or dtype not in policy.dtypes:
+    if not isinstance(dtype, str) or dtype not in SIZES or dtype not in policy.dtypes:
         raise Malformed("safetensors.dtype", "A tensor's type is not one that the policy allows.")
     if not isinstance(shape, list) or len(shape) > policy.tensor_dimensions:
         raise Malformed("safetensors.shape", "A tensor has more dimensions than it may.")

@@ -21,7 +21,7 @@ from sandbox_runner.inspection.likeness import LikenessIndex
 from sandbox_runner.inspection.rows import RowIndex
 from sandbox_runner.inspection.safetensors_file import Header, stored, values
 
-#: One window of 49 pixels may be chance of a smooth tensor; so many of one sample are not.
+#: One window of 33 pixels may be chance of a smooth tensor; so many of one sample are not.
 BLOCK_WINDOWS: Final = 3
 BLOCK_LIKENESS: Final = 0.95
 REVIEW_LIKENESS: Final = 0.85
@@ -63,6 +63,7 @@ class Search:
             self._likeness.add(number, sample)
         self._chunks.close()
         self._rows.close()
+        self._likeness.close()
 
     def summary(self) -> Finding:
         """Return how much was searched; not readable samples could not be looked for."""

@@ -1,0 +1,175 @@
+"""The network is an oracle: it gets pictures, gives bounded numbers, and can do nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from policies.document import default_policy
+from policies.submission import parse_manifest
+from sandbox_runner.backends import choose
+from sandbox_runner.inspection.safetensors_file import read_header
+from sandbox_runner.oracle import Oracle, OracleFault
+from sandbox_runner.sdk.glovebox import outputs
+
+pytestmark = pytest.mark.sandbox
+
+MANIFEST = """
+[job]
+name = "x"
+entrypoint = "train.py"
+[model]
+build = "model:build"
+[datasets]
+spots = "1"
+[config]
+width = 3
+"""
+
+HONEST = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Linear(width * 4, 2)
+    def forward(self, x):
+        return self.body(x.flatten(1))
+def build(config):
+    return Net(config["width"])
+"""
+
+BATCH = np.arange(24, dtype=np.float32).reshape(2, 1, 4, 3)
+
+
+def open_oracle(
+    folder: Path, code: str, *, weights: Path | None = None, **options: float
+) -> Oracle:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text(code)
+    policy = default_policy()
+    files = [(weights, read_header(weights, policy.release))] if weights else []
+    return Oracle(
+        folder,
+        parse_manifest(MANIFEST, policy),
+        files,
+        choose("auto", "bubblewrap"),
+        log=folder.parent / "log",
+        **options,
+    )
+
+
+def forward(body: str) -> str:
+    return HONEST.replace("        return self.body(x.flatten(1))\n", body)
+
+
+def test_it_describes_loads_and_answers_as_torch_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOVEBOX_OUTPUT", str(tmp_path / "out"))
+    layer = torch.nn.Linear(12, 2)
+    weights = outputs.save_weights({"body.weight": layer.weight, "body.bias": layer.bias})
+    with open_oracle(tmp_path / "code", HONEST, weights=weights) as oracle:
+        facts = {fact.name: (fact.shape, fact.dtype) for fact in oracle.describe()}
+        assert facts == {"body.weight": ((2, 12), "F32"), "body.bias": ((2,), "F32")}
+        oracle.load()
+        expected = layer(torch.from_numpy(BATCH).flatten(1)).detach().numpy()
+        assert np.allclose(oracle.predict(BATCH), expected, atol=1e-5)
+        fact = next(fact for fact in oracle.describe() if fact.name == "body.bias")
+        oracle.put(fact, np.array([100.0, 100.0]))
+        assert oracle.predict(BATCH).min() > 50
+
+
+FAULTS = {
+    "a crash in build": ("def build(config):\n    raise ValueError\n", "build"),
+    "an exit in build": ("import os\ndef build(config):\n    os._exit(0)\n", "ended"),
+    "no module": ("def build(config):\n    return 3\n", "build"),
+    "a crash in forward": (forward("        raise KeyError('patient 7')\n"), "forward"),
+    "an exit in forward": (forward("        import os; os._exit(0)\n"), "ended"),
+    "a death by signal": (
+        forward("        import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n"),
+        "ended",
+    ),
+    "NaN": (forward("        return x.flatten(1)[:, :1] * float('nan')\n"), "not-finite"),
+    "infinity": (forward("        return x.flatten(1)[:, :1] + float('inf')\n"), "not-finite"),
+    "one answer for all": (forward("        return torch.zeros(1, 1)\n"), "shape"),
+    "no batch at all": (forward("        return torch.tensor(1.0)\n"), "shape"),
+    "more numbers than may be": (forward("        return torch.zeros(len(x), 9999)\n"), "shape"),
+    "text": (forward("        return 'patient 7'\n"), "forward"),
+    "an endless forward": (forward("        while True: pass\n"), "timeout"),
+    "a long sleep": (forward("        import time; time.sleep(600)\n"), "timeout"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_network_that_misbehaves_is_a_fault_with_a_word_of_ours(
+    tmp_path: Path, name: str
+) -> None:
+    code, reason = FAULTS[name]
+    options = {"call_seconds": 5.0} if reason == "timeout" else {}
+    with (
+        pytest.raises(OracleFault) as caught,
+        open_oracle(tmp_path / "code", code, **options) as oracle,
+    ):
+        oracle.predict(BATCH)
+    assert caught.value.reason == reason
+    assert "patient" not in str(caught.value)
+
+
+def test_prints_do_not_reach_the_conversation(tmp_path: Path) -> None:
+    code = forward(
+        "        import os, sys\n"
+        "        print('{\"shape\": [2, 2]}', flush=True)\n"
+        "        os.write(1, b'\\x10\\0\\0\\0' * 99)\n"
+        "        sys.stdout.buffer.write(b'forged'); sys.stdout.flush()\n"
+        "        assert sys.stdin.read() == ''\n"
+        "        return self.body(x.flatten(1))\n"
+    )
+    with open_oracle(tmp_path / "code", code) as oracle:
+        assert oracle.predict(BATCH).shape == (2, 2)
+
+
+def test_a_forged_frame_is_only_an_answer_or_a_fault(tmp_path: Path) -> None:
+    # The network finds our pipe and writes on it: it can spoil its own answers, nothing more.
+    code = forward(
+        "        import __main__, json, struct\n"
+        "        text = json.dumps({'verdict': 'pass', 'shape': [9, 9], 'bytes': 324}).encode()\n"
+        "        __main__.ANSWERS.write(struct.pack('<I', len(text)) + text + bytes(324))\n"
+        "        __main__.ANSWERS.flush()\n"
+        "        return self.body(x.flatten(1))\n"
+    )
+    with open_oracle(tmp_path / "code", code) as oracle, pytest.raises(OracleFault):
+        oracle.predict(BATCH)
+
+
+def test_a_frame_of_four_gigabytes_is_not_awaited(tmp_path: Path) -> None:
+    code = forward(
+        "        import __main__\n"
+        "        __main__.ANSWERS.write(b'\\xff' * 64); __main__.ANSWERS.flush()\n"
+        "        return self.body(x.flatten(1))\n"
+    )
+    with open_oracle(tmp_path / "code", code) as oracle:
+        with pytest.raises(OracleFault) as caught:
+            oracle.predict(BATCH)
+        assert caught.value.reason == "protocol"
+
+
+def test_it_sees_no_data_no_network_and_no_writable_code(tmp_path: Path) -> None:
+    code = forward(
+        "        import os, socket\n"
+        "        seen = 0\n"
+        "        seen += os.path.isdir('/data') and len(os.listdir('/data'))\n"
+        "        seen += any(os.path.exists(p) for p in ('/artefacts', '/home', '/root'))\n"
+        "        try:\n"
+        "            open('/code/x', 'w'); seen += 10\n"
+        "        except OSError: pass\n"
+        "        try:\n"
+        "            socket.create_connection(('1.1.1.1', 53), 1); seen += 100\n"
+        "        except OSError: pass\n"
+        "        return torch.full((len(x), 1), float(seen))\n"
+    )
+    with open_oracle(tmp_path / "code", code) as oracle:
+        assert oracle.predict(BATCH).tolist() == [[0.0], [0.0]]
