@@ -244,3 +244,22 @@ def test_any_fields_are_answered(fields: dict[str, Any]) -> None:
     for fault in request_faults(fields, default_policy()).values():
         assert fault.field
         assert str(fault).isprintable()
+
+
+def test_the_limits_themselves_are_allowed(policy: Policy) -> None:
+    analysts = [f"p{n}@example.org" for n in range(policy.access.maximum_analysts)]
+    fields = request(title="xyz", aim="x" * 4000, analysts=analysts, ethics_document="n" * 200)
+    assert check_request(fields, policy)["analysts"] == analysts
+    longest = "a" * 60 + "@" + ".".join(["b" * 63] * 3) + ".z"
+    assert len(longest) == 254
+    assert check_request(request(analysts=[longest]), policy)
+    with pytest.raises(Invalid):
+        check_request(request(analysts=[longest + "z"]), policy)
+
+
+def test_what_is_optional_may_be_left_out(policy: Policy) -> None:
+    assert "material" not in check_request(request(material=""), policy)
+    lenient = replace(policy, access=replace(policy.access, ethics_document=False))
+    assert "ethics_document" not in check_request(request(ethics_document=None), lenient)
+    with pytest.raises(Invalid):
+        check_request(request(aim=None), lenient)

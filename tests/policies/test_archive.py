@@ -141,3 +141,12 @@ def test_the_limits_themselves_are_allowed(policy: Policy) -> None:
     assert len(check_archive([file(f"{n}.py") for n in range(LIMITS.members)], policy)) == 2000
     # Many zeros in a small file say nothing.
     assert check_archive([file("zeros.bin", 2**20, 1100)], policy)
+
+
+def test_exactly_the_total_and_exactly_the_ratio_are_allowed(policy: Policy) -> None:
+    half = LIMITS.unpacked_bytes // 2
+    assert check_archive([file("a.bin", half, half // 4), file("b.bin", half, half // 4)], policy)
+    packed = 2**20
+    assert check_archive([file("a.bin", packed * LIMITS.ratio, packed)], policy)
+    with pytest.raises(Invalid):
+        check_archive([file("a.bin", packed * LIMITS.ratio + 1, packed)], policy)
