@@ -36,7 +36,8 @@ def lend(spec: SandboxSpec, settings: ClusterSettings) -> SandboxSpec:
     mounts = []
     for number, mount in enumerate(spec.mounts):
         source = mount.source.resolve(strict=True)
-        if not (source.is_relative_to(root) and source != root):
+        inside = source.is_relative_to(root) and source != root
+        if not (inside and _is_readable(source)):
             place = settings.staging_root / LENT / job_name(spec.id) / str(number)
             if not place.exists():
                 _copy(source, place)
@@ -45,6 +46,16 @@ def lend(spec: SandboxSpec, settings: ClusterSettings) -> SandboxSpec:
             source = settings.staging_root / source.relative_to(root)
         mounts.append(Mount(source, mount.target, mount.writable))
     return replace(spec, mounts=tuple(mounts))
+
+
+def _is_readable(source: Path) -> bool:
+    """Return whether the sandbox's user, who is not the runner's, could read all of a tree."""
+    for path in (source, *(_below(source) if source.is_dir() else ())):
+        mode = path.lstat().st_mode
+        needed = 0o005 if stat.S_ISDIR(mode) else 0o004
+        if not stat.S_ISLNK(mode) and mode & needed != needed:
+            return False
+    return True
 
 
 def _copy(source: Path, place: Path) -> None:

@@ -306,6 +306,23 @@ def test_source_that_is_a_link_out_of_staging_is_not_mounted(
     assert "trap" not in seen and f"lent/{NAME}/0" in seen
 
 
+def test_staged_data_that_the_pod_could_not_read_is_lent_as_a_copy(
+    api: FakeApi, settings: ClusterSettings, spec: SandboxSpec
+) -> None:
+    """The sandbox's user is another than the runner's; private modes keep it out of the claim."""
+    private = settings.staging_root / "mammography-1"
+    (private / "1.dcm").write_bytes(b"pixels")
+    (private / "1.dcm").chmod(0o400)
+    private.chmod(0o700)
+    copied: list[int] = []
+    lent = settings.staging_root / "lent" / NAME / "1" / "1.dcm"
+    api.on_create = lambda job: copied.append(lent.stat().st_mode & 0o777)
+    api.script = [([pod(DONE, DONE, phase="Succeeded")], [])]
+    KubernetesBackend(settings=settings).run(spec)
+    assert copied == [0o644]
+    assert private.stat().st_mode & 0o777 == 0o700, "what is staged keeps its mode"
+
+
 def test_links_in_a_lent_submission_stay_links(
     api: FakeApi, settings: ClusterSettings, spec: SandboxSpec, tmp_path: Path
 ) -> None:

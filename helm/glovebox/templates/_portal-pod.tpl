@@ -2,7 +2,11 @@
 - name: GLOVEBOX_HOME
   value: /var/lib/glovebox
 - name: GLOVEBOX_KEYS
-  value: /var/run/glovebox-keys
+  value: /etc/glovebox/keys
+- name: GLOVEBOX_CHECKPOINTS
+  value: /var/lib/glovebox-checkpoints
+- name: GLOVEBOX_PROXIES
+  value: {{ .Values.portal.proxies | quote }}
 - name: GLOVEBOX_URL
   value: {{ required "portal.url is needed" .Values.portal.url | quote }}
 - name: GLOVEBOX_HOSTS
@@ -54,7 +58,10 @@
 - name: tmp
   mountPath: /tmp
 - name: session
-  mountPath: /var/run/glovebox-keys/web
+  mountPath: /etc/glovebox/keys/web
+  readOnly: true
+- name: public
+  mountPath: /etc/glovebox/keys/public
   readOnly: true
 {{- end -}}
 
@@ -67,7 +74,32 @@
     sizeLimit: 1Gi
 - name: session
   secret:
-    secretName: {{ required "portal.session.secret is needed" .Values.portal.session.secret | quote }}
+    secretName: {{ required "portal.keys.session is needed" .Values.portal.keys.session | quote }}
+    defaultMode: 0440
+# Public halves only: release/*.pem, audit/*.pem, intake.x25519.pem. A Secret's keys are no paths.
+- name: public
+  projected:
+    defaultMode: 0444
+    sources:
+      - configMap:
+          name: {{ required "portal.keys.public is needed" .Values.portal.keys.public | quote }}
+          items:
+            {{- range $file, $path := .Values.portal.keys.publicFiles }}
+            - key: {{ $file | quote }}
+              path: {{ $path | quote }}
+            {{- end }}
+{{- end -}}
+
+{{- define "glovebox.viewMount" -}}
+- name: view
+  mountPath: /etc/glovebox/keys/view
+  readOnly: true
+{{- end -}}
+
+{{- define "glovebox.viewVolume" -}}
+- name: view
+  secret:
+    secretName: {{ required "portal.keys.view is needed" .Values.portal.keys.view | quote }}
     defaultMode: 0440
 {{- end -}}
 
@@ -83,15 +115,19 @@ httpGet:
       value: https
 {{- end -}}
 
-{{- define "glovebox.keyMount" -}}
-- name: keys
-  mountPath: /var/run/glovebox-keys/data
-  readOnly: true
-{{- end -}}
-
-{{- define "glovebox.keyVolume" -}}
-- name: keys
-  secret:
-    secretName: {{ required "portal.keys.secret is needed" .Values.portal.keys.secret | quote }}
-    defaultMode: 0440
+{{- define "glovebox.migrate" -}}
+image: {{ include "glovebox.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+env:
+  {{- include "glovebox.env" . | nindent 2 }}
+  - name: GLOVEBOX_ROLE
+    value: web
+  - name: DJANGO_SETTINGS_MODULE
+    value: portal.settings
+securityContext:
+  {{- include "glovebox.containerSecurity" . | nindent 2 }}
+resources:
+  {{- toYaml .Values.web.resources | nindent 2 }}
+volumeMounts:
+  {{- include "glovebox.mounts" . | nindent 2 }}
 {{- end -}}
