@@ -34,7 +34,8 @@ def operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
             if method not in methods:
                 continue
             operation = methods[method]
-            answer = next(iter(sorted(operation.get("responses", {}).items())), ("", {}))
+            answers: list[tuple[str, dict[str, Any]]] = sorted(operation["responses"].items())
+            status, answer = answers[0] if answers else ("", {})
             rows.append(
                 {
                     "address": address,
@@ -42,8 +43,8 @@ def operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
                     "description": operation.get("description", ""),
                     "parameters": operation.get("parameters", []),
                     "sends": _fields(schema, operation.get("requestBody", {}).get("content")),
-                    "status": answer[0],
-                    "gets": _fields(schema, answer[1].get("content")),
+                    "status": status,
+                    "gets": _fields(schema, answer.get("content")),
                 }
             )
     return rows

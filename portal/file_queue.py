@@ -24,14 +24,15 @@ LEFTOVER_SECONDS = 3600
 class Channel(filesystem.Channel):
     """Messages are files named by time, so the oldest is taken first."""
 
-    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
+    # kombu's own base classes disagree about the second name.
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         draft = folder / f".{name}.draft"
         draft.write_text(json.dumps(payload))
         draft.rename(folder / name)
 
-    def _get(self, queue: str) -> Any:
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
         folder = Path(self.data_folder_in)
         ending = f".{queue}.msg"
         for name in sorted(path.name for path in folder.glob(f"[0-9]*{ending}")):

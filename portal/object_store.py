@@ -57,7 +57,7 @@ def _draft() -> Iterator[tuple[Path, BinaryIO]]:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as stream:
-            yield draft, stream  # type: ignore[misc]
+            yield draft, stream
     finally:
         draft.unlink(missing_ok=True)
 

@@ -42,4 +42,4 @@ class MFAAdapter(DefaultMFAAdapter):
         others = Authenticator.objects.filter(
             user_id=person.pk, type__in=queries.SECOND_FACTORS
         ).exclude(pk=authenticator.pk)
-        return others.exists()
+        return bool(others.exists())

@@ -20,6 +20,7 @@ from portal.accounts import actions, queries, roles, second_factor
 from portal.accounts import serializers as shapes
 from portal.accounts.middleware import proved_second_factor
 from portal.accounts.models import ApiToken, Organisation, Person, RoleAssignment, Unit
+from portal.accounts.permissions import signed_in
 
 
 def fields_of(shape: Any, request: Request) -> dict[str, Any]:
@@ -34,14 +35,14 @@ class MeView(APIView):
 
     @extend_schema(responses=shapes.PersonSerializer)
     def get(self, request: Request) -> Response:
-        return Response(shapes.PersonSerializer(request.user).data)
+        return Response(shapes.PersonSerializer(signed_in(request)).data)
 
     @extend_schema(request=shapes.OwnDetailsSerializer, responses=shapes.PersonSerializer)
     def patch(self, request: Request) -> Response:
         actions.change_own_details(
-            **fields_of(shapes.OwnDetailsSerializer, request), by=request.user
+            **fields_of(shapes.OwnDetailsSerializer, request), by=signed_in(request)
         )
-        return Response(shapes.PersonSerializer(request.user).data)
+        return Response(shapes.PersonSerializer(signed_in(request)).data)
 
 
 class TotpView(APIView):
@@ -52,13 +53,13 @@ class TotpView(APIView):
 
     @extend_schema(request=None, responses=shapes.TotpStartSerializer)
     def post(self, request: Request) -> Response:
-        secret, url, proof = second_factor.start_totp(by=request.user)
+        secret, url, proof = second_factor.start_totp(by=signed_in(request))
         return Response({"secret": secret, "url": url, "proof": proof})
 
     @extend_schema(request=shapes.TotpConfirmSerializer, responses=shapes.RecoveryCodesSerializer)
     def put(self, request: Request) -> Response:
         fields = fields_of(shapes.TotpConfirmSerializer, request)
-        codes = second_factor.confirm_totp(**fields, by=request.user)
+        codes = second_factor.confirm_totp(**fields, by=signed_in(request))
         return Response({"recovery_codes": codes}, status=status.HTTP_201_CREATED)
 
 
@@ -69,13 +70,13 @@ class PeopleView(generics.ListAPIView[Person]):
     throttle_scope = "sign-in"
 
     def get_permissions(self) -> list[Any]:
-        return [AllowAny()] if self.request.method == "POST" else super().get_permissions()
+        return [AllowAny()] if self.request.method == "POST" else list(super().get_permissions())
 
     def get_throttles(self) -> list[Any]:
         return [ScopedRateThrottle()] if self.request.method == "POST" else []
 
     def get_queryset(self) -> QuerySet[Person]:
-        people = queries.people_visible_to(self.request.user)
+        people = queries.people_visible_to(signed_in(self.request))
         email = self.request.query_params.get("email", "")
         return people.filter(email=email.lower()) if email else people
 
@@ -97,7 +98,7 @@ class PersonView(APIView):
     """One person: administrators place them in a unit or close the account."""
 
     def _person(self, request: Request, pk: int) -> Person:
-        return get_object_or_404(queries.people_visible_to(request.user), pk=pk)
+        return get_object_or_404(queries.people_visible_to(signed_in(request)), pk=pk)
 
     @extend_schema(responses=shapes.PersonSerializer)
     def get(self, request: Request, pk: int) -> Response:
@@ -107,13 +108,13 @@ class PersonView(APIView):
     def patch(self, request: Request, pk: int) -> Response:
         person = self._person(request, pk)
         actions.place_person(
-            person=person, **fields_of(shapes.PlaceSerializer, request), by=request.user
+            person=person, **fields_of(shapes.PlaceSerializer, request), by=signed_in(request)
         )
         return Response(shapes.PersonSerializer(self._person(request, pk)).data)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
-        actions.deactivate_person(person=self._person(request, pk), by=request.user)
+        actions.deactivate_person(person=self._person(request, pk), by=signed_in(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -130,7 +131,7 @@ class OrganisationsView(generics.ListAPIView[Organisation]):
             name=_word(fields, "name"),
             country=_word(fields, "country", "KR"),
             external=_flag(fields, "external", True),
-            by=request.user,
+            by=signed_in(request),
         )
         body = shapes.OrganisationSerializer(organisation).data
         return Response(body, status=status.HTTP_201_CREATED)
@@ -160,7 +161,9 @@ class UnitsView(generics.ListAPIView[Unit]):
 
     @extend_schema(request=shapes.NewUnitSerializer, responses=shapes.UnitSerializer)
     def post(self, request: Request) -> Response:
-        unit = actions.create_unit(**fields_of(shapes.NewUnitSerializer, request), by=request.user)
+        unit = actions.create_unit(
+            **fields_of(shapes.NewUnitSerializer, request), by=signed_in(request)
+        )
         return Response(shapes.UnitSerializer(unit).data, status=status.HTTP_201_CREATED)
 
 
@@ -170,12 +173,12 @@ class RolesView(generics.ListAPIView[RoleAssignment]):
     serializer_class = shapes.RoleSerializer
 
     def get_queryset(self) -> QuerySet[RoleAssignment]:
-        return queries.assignments_visible_to(self.request.user)
+        return queries.assignments_visible_to(signed_in(self.request))
 
     @extend_schema(request=shapes.NewRoleSerializer, responses=shapes.RoleSerializer)
     def post(self, request: Request) -> Response:
         fields = fields_of(shapes.NewRoleSerializer, request)
-        assignment = roles.propose_role(**fields, by=request.user)
+        assignment = roles.propose_role(**fields, by=signed_in(request))
         return Response(shapes.RoleSerializer(assignment).data, status=status.HTTP_201_CREATED)
 
 
@@ -184,11 +187,11 @@ class RoleView(APIView):
 
     @extend_schema(request=None, responses=shapes.RoleSerializer)
     def post(self, request: Request, pk: int, action: str) -> Response:
-        assignment = get_object_or_404(queries.assignments_visible_to(request.user), pk=pk)
+        assignment = get_object_or_404(queries.assignments_visible_to(signed_in(request)), pk=pk)
         if action == "confirm":
-            roles.confirm_role(assignment=assignment, by=request.user)
+            roles.confirm_role(assignment=assignment, by=signed_in(request))
         else:
-            roles.end_role(assignment=assignment, by=request.user)
+            roles.end_role(assignment=assignment, by=signed_in(request))
         assignment.refresh_from_db()
         return Response(shapes.RoleSerializer(assignment).data)
 
@@ -205,13 +208,13 @@ class TokensView(generics.ListAPIView[ApiToken]):
         return [] if method == "POST" else super().get_authenticators()
 
     def get_permissions(self) -> list[Any]:
-        return [AllowAny()] if self.request.method == "POST" else super().get_permissions()
+        return [AllowAny()] if self.request.method == "POST" else list(super().get_permissions())
 
     def get_throttles(self) -> list[Any]:
         return [ScopedRateThrottle()] if self.request.method == "POST" else []
 
     def get_queryset(self) -> QuerySet[ApiToken]:
-        return queries.tokens_of(self.request.user)
+        return queries.tokens_of(signed_in(self.request))
 
     @extend_schema(request=shapes.SignInSerializer, responses=shapes.NewTokenSerializer)
     def post(self, request: Request) -> Response:
@@ -241,7 +244,7 @@ class OwnTokensView(APIView):
         if isinstance(request.auth, ApiToken):
             raise Denied(_("A token makes no tokens; sign in."), code="accounts.token-from-token")
         fields = fields_of(shapes.OwnTokenSerializer, request)
-        return _new_token(request.user, fields, proved_second_factor(request._request))
+        return _new_token(signed_in(request), fields, proved_second_factor(request._request))
 
 
 class TokenView(APIView):
@@ -250,5 +253,5 @@ class TokenView(APIView):
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
         token = get_object_or_404(ApiToken, pk=pk)
-        actions.revoke_token(token=token, by=request.user)
+        actions.revoke_token(token=token, by=signed_in(request))
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -98,5 +98,5 @@ class LanguageMiddleware:
         person = request.user
         if isinstance(person, Person) and "django_language" not in request.COOKIES:
             translation.activate(person.language)
-            request.LANGUAGE_CODE = translation.get_language()  # type: ignore[attr-defined]
+            request.LANGUAGE_CODE = translation.get_language()
         return self.get_response(request)

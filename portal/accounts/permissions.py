@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest
 from django.utils.translation import gettext
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -21,6 +23,14 @@ def check_role(person: Person, *roles: str) -> None:
             code="accounts.role",
             roles=", ".join(gettext(str(Role(role).label)) for role in roles),
         )
+
+
+def signed_in(request: HttpRequest | Request) -> Person:
+    """Return who asks. Raises NotAuthenticated (401) for nobody."""
+    person = request.user
+    if not isinstance(person, Person) or not person.is_active:
+        raise NotAuthenticated
+    return person
 
 
 class SignedIn(BasePermission):

@@ -43,7 +43,7 @@ def people_in(role: str) -> QuerySet[Person]:
 
 def has_second_factor(person: Person) -> bool:
     """Whether somebody has set up a one-time code or a passkey."""
-    return Authenticator.objects.filter(user_id=person.pk, type__in=SECOND_FACTORS).exists()
+    return bool(Authenticator.objects.filter(user_id=person.pk, type__in=SECOND_FACTORS).exists())
 
 
 def people_visible_to(viewer: Person) -> QuerySet[Person]:

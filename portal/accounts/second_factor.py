@@ -55,7 +55,7 @@ def set_up_totp(*, person: Person, secret: str, by: Person | None) -> list[str]:
         TOTP.activate(person, secret)
         recovery = RecoveryCodes.activate(person)
         record("second-factor.added", by=by, about=person, details={"type": "totp"})
-        return recovery.get_unused_codes()
+        return list(recovery.get_unused_codes())
 
 
 def _check_has_none(person: Person) -> None:

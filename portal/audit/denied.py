@@ -20,7 +20,8 @@ def record_denied(request: HttpRequest, error: Exception) -> None:
     Raises what the database raises: an attempt that cannot be written down is answered as an
     internal error, not as if nothing had been tried.
     """
-    person = request.user if isinstance(getattr(request, "user", None), Person) else None
+    user = getattr(request, "user", None)
+    person = user if isinstance(user, Person) else None
     match = request.resolver_match
     details = {
         "method": request.method or "",

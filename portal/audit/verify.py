@@ -209,9 +209,12 @@ def _expected(previous: str, position: int, event_id: int, event_digest: str) ->
 def _check_event(event: tuple[Any, ...], result: Verification) -> str:
     """Check that an event's content fits its digest; return the stored digest."""
     result.events += 1
-    event_id, at, *texts, details, digest = event
+    event_id, at, actor_id, actor, action, kind, about_id, about, details, digest = event
     try:
-        row = canonical_row(at.astimezone(UTC).isoformat(), *texts, json.loads(details))
+        time = at.astimezone(UTC).isoformat()
+        row = canonical_row(
+            time, actor_id, actor, action, kind, about_id, about, json.loads(details)
+        )
         fits = hashlib.sha256(row).hexdigest() == digest
     except (ValueError, TypeError, AttributeError):
         fits = False
