@@ -1,0 +1,78 @@
+"""The originals of the demonstration's three datasets, as an owner would hand them in."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthetic.mammography import write_phantoms
+from synthetic.photos import write_photos
+from synthetic.planted import Planted
+
+
+@dataclass(frozen=True)
+class Originals:
+    """A zip to upload, how many files are in it, and what was planted there to be found."""
+
+    archive: Path
+    files: int
+    planted: tuple[Planted, ...] = ()
+
+
+def real_dicom(target: Path) -> Originals:
+    """Pack every file of pydicom's wheel and of pydicom-data, broken ones included."""
+    import data_store
+    import pydicom
+
+    roots = {
+        "pydicom": Path(pydicom.__file__).parent / "data" / "test_files",
+        "pydicom-data": Path(next(iter(data_store.__path__))) / "data",
+    }
+    files = [
+        (path, f"{name}/{path.relative_to(root)}")
+        for name, root in roots.items()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    ]
+    return Originals(_pack(files, target), len(files))
+
+
+def mammography(target: Path, *, patients: int, seed: int) -> Originals:
+    """Draw phantoms with planted identifiers and pack them."""
+    folder = target.with_suffix("")
+    planted = write_phantoms(folder, patients=patients, seed=seed, identifiers=True)
+    return _packed_folder(folder, target, tuple(planted))
+
+
+def photos(target: Path, *, seed: int) -> Originals:
+    """Compose photographs with faces, positions and thumbnails, and pack them."""
+    folder = target.with_suffix("")
+    planted = write_photos(folder, seed=seed, identifiers=True)
+    return _packed_folder(folder, target, tuple(planted))
+
+
+def _packed_folder(folder: Path, target: Path, planted: tuple[Planted, ...]) -> Originals:
+    files = [
+        (path, str(path.relative_to(folder)))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return Originals(_pack(files, target), len(files), planted)
+
+
+def _pack(files: list[tuple[Path, str]], target: Path) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path, name in files:
+            archive.write(path, name)
+    return target
+
+
+def pack_submission(folder: Path, target: Path) -> Path:
+    """Pack a submission's folder as the zip that is uploaded."""
+    files = [
+        (path, str(path.relative_to(folder)))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return _pack(files, target)
