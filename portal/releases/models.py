@@ -31,6 +31,7 @@ class Release(Leased):
     bundle_object = models.CharField(max_length=64, blank=True)
     bundle_key = models.BinaryField(null=True)
     bundle_sha256 = models.CharField(max_length=64, blank=True)
+    statement_sha256 = models.CharField(max_length=64, blank=True)  # what a revocation names
     bundle_bytes = models.PositiveBigIntegerField(default=0)
     attempts = models.PositiveIntegerField(default=0)
     retry_at = models.DateTimeField(null=True, blank=True)

@@ -42,6 +42,7 @@ class Migration(migrations.Migration):
                 ('bundle_object', models.CharField(blank=True, max_length=64)),
                 ('bundle_key', models.BinaryField(null=True)),
                 ('bundle_sha256', models.CharField(blank=True, max_length=64)),
+                ('statement_sha256', models.CharField(blank=True, max_length=64)),
                 ('bundle_bytes', models.PositiveBigIntegerField(default=0)),
                 ('attempts', models.PositiveIntegerField(default=0)),
                 ('retry_at', models.DateTimeField(blank=True, null=True)),

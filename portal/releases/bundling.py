@@ -1,0 +1,160 @@
+"""A worker makes the signed bundle of an approved release, and signs the list of revoked ones."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+import bundle
+from bundle import Revocation, sign_revocations
+from policies.workflow import SYSTEM
+from portal import blobs, keys
+from portal.audit.record import record
+from portal.jobs import ledger
+from portal.jobs.models import Artefact
+from portal.jobs.storage import keep
+from portal.jobs.workdir import write_artefacts
+from portal.leases import Lease
+from portal.releases import evidence, queries
+from portal.releases.actions import locked, move
+from portal.releases.downloads import bundle_context
+from portal.releases.models import Release, RevocationList
+from portal.tasking import TryAgain
+from portal.workplace import temporary
+
+
+class Changed(Exception):
+    """What was approved is not what is stored."""
+
+
+def build(release: Release, lease: Lease) -> None:
+    """Release what was approved: build, verify, keep, and move, or reopen if anything changed."""
+    if _changed(release):
+        _reopen(release, lease)
+        return
+    artefacts = list(release.artefacts.order_by("path"))
+    with temporary(f"release-{release.pk}") as folder:
+        try:
+            files = _files(artefacts, folder / "artefacts")
+        except Changed:
+            _reopen(release, lease)
+            return
+        said = evidence.evidence_of(release)
+        # Whole seconds, as the bundle states it and the row keeps it.
+        released = timezone.now().replace(microsecond=0)
+        path = bundle.build(
+            folder / "bundle.zip",
+            artefacts=files,
+            metrics=evidence.metrics_of(release),
+            model_card=evidence.card_of(release),
+            evidence=said,
+            signing_key=keys.signing_key("release"),
+            recipient=release.proposer.pseudonym,
+            released=released,
+            obligations=release.job.grant.request.signature.agreement.text_en,
+        )
+        verified = bundle.verify(path, keys.public_keys("release").values())
+        if not verified.held:
+            raise RuntimeError("a bundle that was just made does not verify")
+        with path.open("rb") as stream:
+            kept = keep(stream, context=bundle_context(release.pk))
+    try:
+        with transaction.atomic():
+            lease.check()
+            row = locked(release)
+            if row.state != "approved" or _changed(row):
+                raise TryAgain("the release changed while its bundle was made")
+            ledger.charge_release(row.job, bits=evidence.bits_of(row), epsilon=0)
+            move(
+                row,
+                "release",
+                SYSTEM,
+                by=None,
+                released_at=released,
+                ledger_after=said["ledger"]["after"],
+                bundle_object=kept.object_name,
+                bundle_key=kept.wrapped_key,
+                bundle_sha256=kept.sha256,
+                bundle_bytes=kept.bytes,
+                statement_sha256=verified.bundle,
+            )
+    except BaseException:
+        blobs.delete(kept.object_name)
+        raise
+
+
+def _changed(release: Release) -> bool:
+    return (
+        queries.digest_of(release) != release.bound_to
+        or queries.decision_on(release).state != "approved"
+    )
+
+
+def _files(artefacts: list[Artefact], target: Path) -> dict[str, Path]:
+    """Return the files that leave. Raises Changed where the stored bytes are not the reviewed."""
+    write_artefacts(artefacts, target)
+    files = {}
+    for artefact in artefacts:
+        path = target / artefact.path
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != artefact.sha256:
+                raise Changed
+        files[artefact.path] = path
+    return files
+
+
+def _reopen(release: Release, lease: Lease) -> None:
+    """Ask the reviewers again: votes on what is no longer there have fallen."""
+    with transaction.atomic():
+        lease.check()
+        row = locked(release)
+        details = {"from": row.bound_to, "to": queries.digest_of(row)}
+        record("release.changed", by=None, about=row, details=details)
+        move(
+            row,
+            "reopen",
+            SYSTEM,
+            by=None,
+            round=row.round + 1,
+            approved_at=None,
+        )
+        row.bound_to = queries.digest_of(row)
+        row.save(update_fields=["bound_to"])
+
+
+def unlisted() -> bool:
+    """Whether a revoked release is missing from the newest signed list."""
+    newest = queries.revocation_list()
+    revoked = Release.objects.filter(state="revoked")
+    if newest is not None:
+        revoked = revoked.filter(revoked_at__gt=newest.at)
+    return revoked.exists()
+
+
+@transaction.atomic
+def sign_list() -> RevocationList | None:
+    """Sign a new list of everything revoked, if something is missing from the newest."""
+    newest = RevocationList.objects.select_for_update().order_by("-number").first()
+    if not unlisted():
+        return newest
+    now = timezone.now()
+    entries: dict[str, Revocation] = {}
+    for release in Release.objects.filter(state="revoked").order_by("pk"):
+        date = release.revoked_at.date().isoformat() if release.revoked_at else ""
+        weights = release.artefacts.filter(kind="weights").values_list("sha256", flat=True)
+        # The statement names this copy, the weights every copy of the model.
+        for digest in (release.statement_sha256, *weights):
+            entries[digest] = Revocation(digest, release.reason, date)
+    number = newest.number + 1 if newest else 1
+    document = sign_revocations(
+        list(entries.values()),
+        issued=now,
+        number=number,
+        signing_key=keys.signing_key("release"),
+    )
+    row = RevocationList.objects.create(number=number, document=document.decode(), at=now)
+    record("revocations.sign", by=None, about=row, details={"entries": len(entries)})
+    return row

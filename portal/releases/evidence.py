@@ -1,0 +1,140 @@
+"""What is said, and signed, of a release: plain values with people by pseudonym only."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from policies.document import as_mapping
+from portal.jobs import ledger
+from portal.jobs.examination import canonical
+from portal.jobs.queries import rounded_seconds
+from portal.jobs.serializers import InspectionSerializer
+from portal.releases import queries
+from portal.releases.models import Release
+
+NO_EPSILON = "not guaranteed"
+
+
+def evidence_of(release: Release) -> dict[str, Any]:
+    """Return the evidence of an approved release."""
+    job = release.job
+    submission, grant, version = job.submission, job.grant, job.version
+    policy = queries.policy_for(release)
+    signature = grant.request.signature
+    votes = release.votes.filter(bound_to=release.bound_to).order_by("pk")
+    return {
+        "release": release.pk,
+        "bound_to": release.bound_to,
+        "dataset": {
+            "slug": version.dataset.slug,
+            "version": version.number,
+            "manifest_sha256": version.manifest_sha256,
+        },
+        "job": {
+            "id": job.pk,
+            "state": job.state,
+            "rounded_seconds": rounded_seconds(job.wall_seconds),
+            "image": submission.manifest["job"]["image"],
+            "isolation": {
+                "backend": job.backend,
+                "version": job.backend_version,
+                "minimum": policy.isolation.minimum,
+            },
+        },
+        "code": {"archive_sha256": submission.archive_sha256, "manifest": submission.manifest},
+        "inspection": _inspection(release),
+        "artefacts": [
+            {"path": a.path, "kind": a.kind, "origin": a.origin, "sha256": a.sha256}
+            for a in release.artefacts.order_by("path")
+        ],
+        "review": [
+            {
+                "reviewer": vote.voter.pseudonym,
+                "choice": vote.choice,
+                "at": vote.cast_at.isoformat(timespec="seconds"),
+            }
+            for vote in votes.select_related("voter")
+        ],
+        "access": {
+            "grant": grant.pk,
+            "purpose": grant.purpose,
+            "ends": grant.ends_at.isoformat(timespec="seconds"),
+            "agreement": str(signature.agreement),
+            "agreement_sha256": signature.agreement_sha256,
+        },
+        "ledger": {"before": release.ledger_before, "after": ledger_after(release)},
+        "differential_privacy": {"epsilon": NO_EPSILON},
+        "policy_sha256": hashlib.sha256(canonical(as_mapping(policy))).hexdigest(),
+    }
+
+
+def _inspection(release: Release) -> dict[str, Any]:
+    shown = InspectionSerializer(release.job.inspection).data
+    return {
+        "verdict": shown["verdict"],
+        "report_sha256": shown["report_sha256"],
+        "findings": [dict(finding) for finding in shown["findings"]],
+        "official": shown["official"],
+    }
+
+
+def ledger_after(release: Release) -> dict[str, Any]:
+    """Return the ledger as it will be once this release has left."""
+    after = ledger.summary(release.job, queries.policy_for(release))
+    after["releases_of_grant"]["spent"] += 1
+    after["releases_of_dataset"] += 1
+    after["released_bits_of_dataset"] += bits_of(release)
+    return after
+
+
+def bits_of(release: Release) -> float:
+    """Return how many bits leave at most: those of the weights' files and of the metrics."""
+    weights = sum(a.bytes * 8 for a in release.artefacts.filter(kind="weights"))
+    found = release.job.inspection.findings.filter(rule="metrics.budget").first()
+    metrics = found.evidence.get("bits", 0) if found is not None else 0
+    return float(weights + metrics)
+
+
+def metrics_of(release: Release) -> dict[str, Any]:
+    """Return the released figures: ours from the sealed split, and the job's as rounded."""
+    inspection = release.job.inspection
+    return {"official": inspection.official, "reported": inspection.metrics}
+
+
+def card_of(release: Release) -> dict[str, Any]:
+    """Return the facts of the model card."""
+    job = release.job
+    dataset, request = job.version.dataset, job.grant.request
+    resources = job.submission.manifest["resources"]
+    findings = job.inspection.findings.exclude(severity="info")
+    return {
+        "title": job.submission.name,
+        "summary": f"Trained in Glovebox on {dataset.title}, version {job.version.number}, "
+        "which never left it.",
+        "intended_use": {"purpose": job.grant.purpose, "title": request.title},
+        "out_of_scope": [
+            "Recognising any subject, or rebuilding training data.",
+            "Diagnosis or any decision about a person without further validation.",
+        ],
+        "data": {
+            "dataset": dataset.slug,
+            "version": job.version.number,
+            "subjects": job.version.subjects,
+            "training_samples": job.version.training_samples,
+        },
+        "training": {
+            "image": job.submission.manifest["job"]["image"],
+            "cores": resources["cpus"],
+            "memory": resources["memory"],
+            "isolation": f"{job.backend} {job.backend_version}".strip(),
+        },
+        "evaluation": job.inspection.official or "Not measured.",
+        "metrics": job.inspection.metrics or "None declared.",
+        "findings": [
+            {"rule": f.rule, "verdict": f.severity, "finding": f.message} for f in findings
+        ]
+        or "Nothing beyond information.",
+        "privacy": {"epsilon": NO_EPSILON},
+        "licence": dataset.licence,
+    }
