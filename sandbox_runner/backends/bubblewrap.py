@@ -66,6 +66,11 @@ def memory_file(name: str, content: bytes) -> int:
     return descriptor
 
 
+def outer_uid(identifier: str) -> int:
+    """Return the user of this machine as which a sandbox of this name runs when we are root."""
+    return FIRST_UID + zlib.crc32(identifier.encode()) % UIDS
+
+
 def check_mounts(spec: SandboxSpec) -> None:
     """Raise :class:`Invalid` for a target that is not a plain absolute path of its own."""
     reserved = {"/", "/proc", "/dev", "/sys", "/etc", "/usr", "/tmp", "/output", "/opt"}  # noqa: S108
@@ -148,9 +153,11 @@ class Bubblewrap:
         image = images.find(spec.image)
         claim = Claim(spec.id)
         group = cgroups.Group(spec.id, self._hierarchy)
-        uid = FIRST_UID + zlib.crc32(spec.id.encode()) % UIDS if self._root else None
+        uid = outer_uid(spec.id) if self._root else None
         loan = Loan([mount.source for mount in spec.mounts if mount.writable], uid)
         try:
+            # Whatever a dead runner left under this name: a living one would hold the claim.
+            group.remove()
             group.create(spec.limits)
             loan.give()
             return self._launch(spec, image, group, claim, loan, uid, piped)

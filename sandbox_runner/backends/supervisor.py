@@ -36,6 +36,7 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_SLAVE = 1 << 19
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 # Every Linux has this directory, and covering it changes only this process's own view.
 STAGE = "/tmp"  # noqa: S108
@@ -172,10 +173,20 @@ def watch(pid: int, control: socket.socket) -> None:
         if process in ready:
             break
         if control.fileno() in ready:
-            # Any word of the runner, and its silence, mean the same.
+            # Any word of the runner, and its silence, mean the same. Each is read: closing the
+            # socket with words unread would take our own last word with it.
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            poll.unregister(control)
-    _, status, used = os.wait4(pid, 0)
+            if not control.recv(64):
+                poll.unregister(control)
+    _, status = os.waitpid(pid, 0)
+    # bwrap ends before the first process of the namespace, which then is ours to bury; when that
+    # is gone the kernel has ended everything in the namespace.
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = {
         "ended": os.waitstatus_to_exitcode(status),
         "cpu_seconds": used.ru_utime + used.ru_stime,
@@ -197,6 +208,7 @@ def main(plan_fd: int, control_fd: int) -> int:
     try:
         enter_namespaces(root)
         output = stage_mounts(plan, root)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = start(plan, root)
         if root:
             give_up_rights(plan)

@@ -1,0 +1,157 @@
+"""Seeing, signalling, tracing and outliving others."""
+
+from tests.attacks.attack import Attack
+
+ATTACKS = [
+    Attack(
+        "seeing a process of the host",
+        """
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    if TARGET["bystander_word"] in open(f"/proc/{name}/cmdline").read():
+                        escaped()
+                except OSError:
+                    pass
+        """,
+    ),
+    Attack(
+        "signalling a process of the host",
+        """
+        try:
+            os.kill(TARGET["bystander"], 0)
+            escaped()
+        except OSError:
+            pass
+        """,
+    ),
+    Attack(
+        "the environment of process 1",
+        """
+        try:
+            if b"SECRET" in open("/proc/1/environ", "rb").read():
+                escaped()
+        except OSError:
+            pass
+        """,
+        bare=False,
+    ),
+    Attack(
+        "the command line of process 1",
+        """
+        text = open("/proc/1/cmdline", "rb").read()
+        if any(word in text for word in (b"/root", b"/work", b"/home", b"--bind")):
+            escaped()
+        """,
+        bare=False,
+    ),
+    Attack(
+        "the descriptors of process 1",
+        """
+        try:
+            for name in os.listdir("/proc/1/fd"):
+                target = os.readlink(f"/proc/1/fd/{name}")
+                if target.startswith("socket") or (
+                        target.startswith("/") and "memfd" not in target and "/dev" not in target):
+                    escaped(target)
+        except OSError:
+            pass
+        """,
+        bare=False,
+    ),
+    Attack(
+        "being traced by one's child",
+        """
+        PTRACE_TRACEME = 0
+        in_child(lambda: libc.ptrace(PTRACE_TRACEME, 0, 0, 0) == 0)
+        """,
+    ),
+    Attack(
+        "reading another process's memory",
+        """
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+        buffer = ctypes.create_string_buffer(8)
+        local = struct.pack("PN", ctypes.addressof(buffer), 8)
+        remote = struct.pack("PN", ctypes.addressof(buffer), 8)
+        if libc.process_vm_readv(pid, local, 1, remote, 1, 0) == 8:
+            escaped()
+        os.kill(pid, signal.SIGKILL)
+        """,
+    ),
+    Attack(
+        "taking another process's descriptor",
+        """
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+        descriptor = os.pidfd_open(pid)
+        if call(438, descriptor, 0, 0) is not None:
+            escaped()
+        os.kill(pid, signal.SIGKILL)
+        """,
+    ),
+    Attack(
+        "running before everybody else",
+        """
+        def priority():
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+            return True
+        in_child(priority)
+        in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, -20) is None)
+        """,
+    ),
+    Attack(
+        "outliving the sandbox",
+        """
+        for _ in range(3):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    for number in range(1, 32):
+                        try:
+                            signal.signal(number, signal.SIG_IGN)
+                        except (OSError, ValueError):
+                            pass
+                    while True:
+                        time.sleep(1)
+                os._exit(0)
+        """,
+        bare=False,
+    ),
+    Attack(
+        "killing everything in reach",
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.kill(-1, signal.SIGTERM)
+        os.kill(1, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        bare=False,
+        ends=("failed", "exit"),
+    ),
+    Attack(
+        "stopping oneself for ever",
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+        bare=False,
+        ends=("stopped", "timeout"),
+        limits={"wall_seconds": 0.6, "grace_seconds": 0.2},
+    ),
+    Attack(
+        "not hearing the signal to end",
+        """
+        for number in range(1, 32):
+            try:
+                signal.signal(number, signal.SIG_IGN)
+            except (OSError, ValueError):
+                pass
+        os.fork()
+        while True:
+            time.sleep(1)
+        """,
+        bare=False,
+        ends=("stopped", "timeout"),
+        limits={"wall_seconds": 0.6, "grace_seconds": 0.2},
+    ),
+]

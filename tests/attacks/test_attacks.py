@@ -1,0 +1,50 @@
+"""Every attack gets through bare, where that is safe to show, and nowhere in a sandbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.attacks import environment, files, network, privilege, processes, resources
+from tests.attacks.attack import ESCAPED, Assault, Attack, run_bare
+
+pytestmark = pytest.mark.sandbox
+
+GROUPS = (network, files, processes, privilege, resources, environment)
+ATTACKS = [
+    pytest.param(attack, id=f"{group.__name__.rsplit('.', 1)[-1]}: {attack.name}")
+    for group in GROUPS
+    for attack in group.ATTACKS
+]
+SHOWN_BARE = [each for each in ATTACKS if each.values[0].bare]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_gets_through_a_sandbox(
+    attack: Attack, assault: Callable[[Attack], Assault]
+) -> None:
+    came_of_it = assault(attack)
+
+    assert ESCAPED not in came_of_it.log
+    if attack.ends is not None:
+        ended = (came_of_it.result.state, came_of_it.result.reason)
+        assert ended == attack.ends, came_of_it.log
+    assert not came_of_it.leftovers()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="much of this needs root to succeed bare")
+@pytest.mark.parametrize("attack", SHOWN_BARE)
+def test_the_same_gets_through_without_one(
+    attack: Attack, target: Mapping[str, Any], tmp_path: Path
+) -> None:
+    attack.write(tmp_path / "code", target)
+
+    printed = run_bare(
+        tmp_path / "code", tmp_path / "output", {**os.environ, "GLOVEBOX_CANARY": "canary"}
+    )
+
+    assert ESCAPED in printed
