@@ -35,6 +35,10 @@ ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "cp949", "shift_jis", "gb18030",
 # Shorter values occur by chance in pixels; they are looked for as words of texts instead.
 SHORTEST_BYTES = 7
 SHORTEST_WORD = 4
+# Runs like 00000 and 11111111 are numbers of pixels in any picture, whoever's it is.
+MEANINGFUL = 4
+_CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
+_WORD_BYTES = re.compile(rb"[A-Za-z0-9 _.-]*")
 _IDENTIFYING_VRS = frozenset({"PN", "UI", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"})
 _BIRTH = frozenset({0x00100030})
 _SHAPES = (b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x1f\x8b")
@@ -132,7 +136,11 @@ class Needles:
     """Values to look for, in bytes and as words."""
 
     def __init__(self, found: Iterable[str]) -> None:
-        self.values = frozenset(value for value in found if len(value) >= SHORTEST_WORD)
+        self.values = frozenset(
+            value
+            for value in found
+            if len(value) >= SHORTEST_WORD and len(set(value)) >= MEANINGFUL
+        )
         encoded: set[bytes] = set()
         for value in self.values:
             for encoding in ENCODINGS:
@@ -140,7 +148,8 @@ class Needles:
                     raw = value.encode(encoding)
                 except UnicodeEncodeError:
                     continue
-                if len(raw) >= SHORTEST_BYTES:
+                wide = encoding.startswith("utf-16")
+                if len(raw) >= SHORTEST_BYTES and (not wide or len(set(value)) > MEANINGFUL):
                     encoded.add(raw)
         self._by_prefix: dict[int, list[bytes]] = {}
         for raw in encoded:
@@ -159,13 +168,25 @@ class Needles:
             for hit in hits:
                 offset = int(hit) * 4 + start
                 for raw in self._by_prefix[int(windows[hit])]:
-                    if data.startswith(raw, offset):
+                    if data.startswith(raw, offset) and not _part_of_known(data, offset, raw):
                         found.append(offset)
         return found
 
     def words(self, text: str) -> list[str]:
         """The words of a text that are a value."""
         return [word for word in free_text.words_of(text) if word in self._words]
+
+
+def _part_of_known(data: bytes, offset: int, raw: bytes) -> bool:
+    """Whether the hit is the beginning of a text of known words (a maker's name cut short)."""
+    if not raw.isascii() or b"\0" in raw:
+        return False
+    following = _WORD_BYTES.match(data, offset + len(raw))
+    rest = following[0] if following else b""
+    if not rest or not rest[:1].isalnum():
+        return False
+    found = free_text.words_of((raw + rest).decode("ascii"))
+    return all(free_text.is_known_word(word) for word in found)
 
 
 def identifying_values(src: Path) -> set[str]:
@@ -187,6 +208,8 @@ def _values(elements: list[Element], encodings: tuple[str, ...]) -> Iterator[str
         if element.items is not None:
             for item in element.items:
                 yield from _values(item, encodings)
+        elif element.tag in _CODES:
+            continue
         elif element.fragments is None and element.vr in _IDENTIFYING_VRS:
             if len(element.value) > 1 << 16:
                 continue
@@ -229,11 +252,13 @@ def _data_set(name: str, place: str, dataset: Dataset, needles: Needles) -> Iter
             "DS", "IS", "US", "SS", "UL", "SL", "FL", "FD",
         ):  # fmt: skip
             yield Finding(name, where, "private elements may not stay")
-        if 0x5000 <= element.tag.group <= 0x60FF:
+        if 0x5000 <= element.tag.group <= 0x50FF or 0x6000 <= element.tag.group <= 0x60FF:
             yield Finding(name, where, "overlays and curves may not stay")
         if element.VR == "SQ":
             for number, item in enumerate(element.value or ()):
                 yield from _data_set(name, f"{where}[{number}].", item, needles)
+            continue
+        if int(element.tag) in _CODES:
             continue
         if element.VR not in _IDENTIFYING_VRS or element.value in (None, ""):
             continue

@@ -19,6 +19,8 @@ _OWN_TAGS = frozenset(
         0x00200010, 0x00102154, 0x00101040, 0x00380010, 0x00402016, 0x00402017, 0x00321033,
     }
 )  # fmt: skip
+# Pixel values are checked by their own rules (deid/dicom/pixels.py).
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VALUE = 1 << 16
 PRIVATE_NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "SV", "UV"})
 TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC"})
@@ -226,6 +228,8 @@ class _Work:
         elif vr in ("DA", "DT", "TM"):
             return _new(element, vr, values.date(value, vr, 0))
         elif vr in ("AE", "UR", "PN"):
+            return None
+        elif element.tag not in PIXELS and not values.is_binary(element.tag, value, vr, self.own):
             return None
         if vr != element.vr:
             return Element(element.tag, vr, value)

@@ -152,6 +152,11 @@ def _meta(view: memoryview, start: int) -> tuple[dict[int, bytes], int]:
     return meta, position
 
 
+def _sorted(elements: list[Element], ordered: bool) -> list[Element]:
+    """The elements by tag: some devices write them out of order, which hides nothing."""
+    return elements if ordered else sorted(elements, key=lambda element: element.tag)
+
+
 def _inflate(data: bytes) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -181,8 +186,9 @@ class _Parser:
         """The elements from ``position`` to ``end``, or to an item delimiter."""
         if depth > DEEPEST:
             raise Quarantined("bad-structure")
-        view, last = self.view, -1
+        view, last, ordered = self.view, -1, True
         elements: list[Element] = []
+        seen: set[int] = set()
         while position < end:
             if end - position < 8:
                 raise Quarantined("trailing-bytes" if depth == 0 else "bad-structure")
@@ -191,12 +197,19 @@ class _Parser:
             if tag == ITEM_END:
                 if not delimited or self.long(view, position + 4)[0]:
                     raise Quarantined("bad-structure")
-                return elements, position + 8
+                return _sorted(elements, ordered), position + 8
             if tag <= last:
-                raise Quarantined("trailing-bytes" if last >= PIXEL_DATA else "tag-order")
+                if depth == 0 and last >= PIXEL_DATA:
+                    raise Quarantined("trailing-bytes")
+                if ordered:
+                    ordered, seen = False, {element.tag for element in elements}
+                if tag in seen:
+                    raise Quarantined("doubled-tag")
             if depth == 0 and last >= PIXEL_DATA and tag not in (PADDING, SIGNATURES):
                 raise Quarantined("trailing-bytes")
-            last = tag
+            last = max(last, tag)
+            if not ordered:
+                seen.add(tag)
             vr = known_vr(tag)
             if explicit:
                 written = view[position + 4 : position + 6].tobytes()
@@ -246,7 +259,7 @@ class _Parser:
             position += length
         if delimited:
             raise Quarantined("truncated")
-        return elements, position
+        return _sorted(elements, ordered), position
 
     def items(
         self, position: int, end: int, explicit: bool, depth: int, *, delimited: bool

@@ -16,7 +16,9 @@ OLDEST_AGE = 89
 
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
 # Dates, telephone and registration numbers: digits joined by separators.
-_JOINED_DIGITS = re.compile(r"\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+")
+_JOINED_DIGITS = re.compile(
+    r"\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+|\d{2,}(?:\s\d{2,}){2,}"
+)
 _AGE = re.compile(r"\b(\d{2,3})(\s*-?\s*(?:y\b|yo\b|yr|year|세|살))", re.IGNORECASE)
 _PIECE = re.compile(r"\d+\.\d+|[^\W_]+|[\W_]+")
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,4})?\Z")

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from pydicom import charset
 from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import dictionary_VM
 
 from deid.dicom import text as free_text
 from deid.dicom.stream import Buffer
@@ -159,6 +160,39 @@ def _moved(text: str, vr: str, days: int) -> str:
     return written + (found[4] or "") + (found[5] or "")
 
 
+@lru_cache(maxsize=None)
+def _most_values(tag: int) -> int:
+    """The highest number of values that the dictionary allows, 0 for any number (PS3.6 VM)."""
+    try:
+        multiplicity = dictionary_VM(tag)
+    except KeyError:
+        return 1
+    last = multiplicity.split(" ")[0].split("-")[-1]
+    return int(last) if last.isdigit() else 0
+
+
+def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
+    """Whether a binary value has the length of its numbers and reads as none of the own words."""
+    size = BINARY_SIZES.get(vr, 0)
+    if size:
+        most = _most_values(tag)
+        if len(value) % size or (most and len(value) > most * size):
+            return False
+    if len(value) <= 8 or len(value) > _SEARCHED_BYTES:
+        return True
+    raw = bytes(value).lower()
+    plain = raw.replace(b"\0", b"")
+    return not any(
+        word.encode() in raw or word.encode() in plain for word in own if len(word) >= _OWN_LENGTH
+    )
+
+
+BINARY_SIZES = {
+    "US": 2, "SS": 2, "AT": 4, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4, "FD": 8, "OD": 8,
+    "SV": 8, "UV": 8, "OV": 8,
+}  # fmt: skip
+_SEARCHED_BYTES = 16 << 20
+_OWN_LENGTH = 5
 DUMMIES = {
     "DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "PN": b"Anonymous",
     "AS": b"000Y", "CS": b"UNKNOWN", "DS": b"0", "IS": b"0", "AE": b"REMOVED", "SH": b"REMOVED",

@@ -1,0 +1,42 @@
+"""What the de-identification tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deid.decoding import Decoder
+from deid.dicom.clean import DicomCleaner
+from deid.dicom.header import HeaderCleaner
+from deid.dicom.plan import Plan
+from deid.profile import Profile, load
+from deid.vault import Pseudonyms
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def key() -> bytes:
+    """A key that every test of a run shares, so that pseudonyms can be compared."""
+    return KEY
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Iterator[Decoder]:
+    """One decoder process for all tests."""
+    process = Decoder()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    """The default profile."""
+    return load("research")
+
+
+@pytest.fixture(scope="session")
+def cleaner(profile: Profile, decoder: Decoder) -> DicomCleaner:
+    """A cleaner by the default profile."""
+    return DicomCleaner(HeaderCleaner(Plan(profile), Pseudonyms(KEY)), decoder)
