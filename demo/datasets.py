@@ -14,7 +14,6 @@ from PIL import Image
 from client.api import Portal
 from demo.narration import StepFailed, until
 from demo.originals import Originals
-from synthetic.planted import Planted
 
 DATASETS: dict[str, dict[str, str]] = {
     "mammography": {
@@ -78,7 +77,7 @@ def draw(officer: Portal, slug: str) -> None:
     officer.post(f"datasets/{slug}/versions/1/examination")
 
 
-def examine(officer: Portal, slug: str, planted: tuple[Planted, ...]) -> dict[str, Any]:
+def examine(officer: Portal, slug: str, originals: Originals) -> dict[str, Any]:
     """Look at each file of the sample, mark what was missed, and sign.
 
     Where it is known what was burned into a picture, the officer looks at that very place of the
@@ -91,7 +90,7 @@ def examine(officer: Portal, slug: str, planted: tuple[Planted, ...]) -> dict[st
         return items if all(item["ready"] for item in items) else None
 
     items = until(ready, seconds=300, what=f"the pictures of {slug}")
-    burned = _burned(planted)
+    burned = _burned(originals)
     rows = {row["target"]: row for row in officer.pages(f"datasets/{slug}/versions/1/report")}
     found: Counter[str] = Counter()
     for item in items:
@@ -109,13 +108,13 @@ def examine(officer: Portal, slug: str, planted: tuple[Planted, ...]) -> dict[st
     return signed | {"found": dict(found)}
 
 
-def _burned(planted: tuple[Planted, ...]) -> dict[str, list[dict[str, int]]]:
+def _burned(originals: Originals) -> dict[str, list[dict[str, int]]]:
     """Return the boxes burned into each original, by its SHA-256."""
     boxes: dict[str, list[dict[str, int]]] = {}
-    for value in planted:
-        if value.box is not None and value.source:
+    for value in originals.planted:
+        if value.box is not None:
             x, y, width, height = value.box
-            boxes.setdefault(value.source, []).append(
+            boxes.setdefault(originals.digests[value.file], []).append(
                 {"x": x, "y": y, "width": width, "height": height}
             )
     return boxes

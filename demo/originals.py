@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthetic.mammography import write_phantoms
@@ -18,6 +20,7 @@ class Originals:
     archive: Path
     files: int
     planted: tuple[Planted, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path in the zip
 
 
 def real_dicom(target: Path) -> Originals:
@@ -58,7 +61,8 @@ def _packed_folder(folder: Path, target: Path, planted: tuple[Planted, ...]) -> 
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    return Originals(_pack(files, target), len(files), planted)
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in files}
+    return Originals(_pack(files, target), len(files), planted, digests)
 
 
 def _pack(files: list[tuple[Path, str]], target: Path) -> Path:
