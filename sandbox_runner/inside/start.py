@@ -75,15 +75,15 @@ def main(program: str) -> None:
     """Run a program as ``__main__``, as ``python PROGRAM`` would."""
     sys.argv = [program, *sys.argv[2:]]
     sys.path[0] = os.path.dirname(program)
-    module = sys.modules["__main__"]
-    # The same module object, so that pickling, multiprocessing and atexit see what they expect.
-    for name in [name for name in vars(module) if not name.startswith("__")]:
-        delattr(module, name)
-    vars(module).update({"__file__": program, "__doc__": None, "__cached__": None})
+    # A module of its own under that name: this one's functions are still needed at the end.
+    module = types.ModuleType("__main__")
+    vars(module).update({"__file__": program, "__builtins__": builtins})
+    sys.modules["__main__"] = module
     try:
         with open(program, "rb") as file:
             source = file.read()
-        exec(compile(source, program, "exec"), vars(module))  # noqa: S102 - that is its purpose
+        code = compile(source, program, "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102 - that is its purpose
     except SystemExit:
         raise
     except BaseException as error:

@@ -1,0 +1,181 @@
+"""What a job leaves behind can be anything; only plain files of declared names are taken."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policies.document import default_policy
+from policies.submission import parse_manifest
+from sandbox_runner.collect import collect
+from tests.attacks.attack import Assault, Attack
+
+MANIFEST = parse_manifest(
+    '[job]\nentrypoint = "train.py"\n[outputs]\nweights = ["model.safetensors"]\n',
+    default_policy(),
+)
+SECRET = b"canary"
+
+
+def link_to_a_host_file(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").symlink_to(secret)
+
+
+def relative_link(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").symlink_to(os.path.relpath(secret, output))
+
+
+def link_to_an_open_descriptor(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").symlink_to("/proc/self/environ")
+
+
+def hard_link(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").hardlink_to(secret)
+
+
+def two_names_of_one_file(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").write_bytes(b"x")
+    (output / "metrics.json").hardlink_to(output / "model.safetensors")
+
+
+def fifo(output: Path, secret: Path) -> None:
+    os.mkfifo(output / "model.safetensors")
+
+
+def local_socket(output: Path, secret: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = Path.cwd()
+        os.chdir(output)
+        try:
+            server.bind("model.safetensors")
+        finally:
+            os.chdir(here)
+
+
+def directory_of_that_name(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").mkdir()
+
+
+def set_user_id(output: Path, secret: Path) -> None:
+    (output / "model.safetensors").write_bytes(b"x")
+    (output / "model.safetensors").chmod(0o4755)
+
+
+def vast_hole(output: Path, secret: Path) -> None:
+    with (output / "metrics.json").open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def device(output: Path, secret: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a device")
+    os.mknod(output / "model.safetensors", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+
+
+REFUSED = [
+    link_to_a_host_file,
+    relative_link,
+    link_to_an_open_descriptor,
+    hard_link,
+    two_names_of_one_file,
+    fifo,
+    local_socket,
+    directory_of_that_name,
+    set_user_id,
+    vast_hole,
+    device,
+]
+
+
+@pytest.mark.parametrize("leave", REFUSED, ids=lambda each: each.__name__)
+def test_nothing_but_plain_files_is_collected(
+    leave: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    output, target, secret = tmp_path / "output", tmp_path / "target", tmp_path / "secret"
+    output.mkdir()
+    secret.write_bytes(SECRET)
+    leave(output, secret)
+
+    artefacts, rejected = collect(output, target, MANIFEST, default_policy())
+
+    assert artefacts == ()
+    assert rejected, "what was refused is listed with why"
+    assert list(target.iterdir()) == []
+
+
+def test_undeclared_hidden_and_odd_names_are_listed_and_not_taken(tmp_path: Path) -> None:
+    output, target = tmp_path / "output", tmp_path / "target"
+    output.mkdir()
+    odd = [".hidden", "new\nline", "\x1b[31mred", "right‮to-left", "extra.bin", "a" * 255]
+    for name in odd:
+        (output / name).write_bytes(b"data")
+    (output / "metrics.json").write_bytes(b"{}")
+
+    artefacts, rejected = collect(output, target, MANIFEST, default_policy())
+
+    assert [each.path for each in artefacts] == ["metrics.json"]
+    assert len(rejected) == len(odd)
+    listed = "".join(each.path for each in rejected)
+    assert listed.isascii() and listed.isprintable(), "names are shown inert"
+
+
+def test_a_link_in_the_target_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    output, target, valuable = tmp_path / "output", tmp_path / "target", tmp_path / "valuable"
+    output.mkdir()
+    target.mkdir()
+    valuable.write_bytes(b"mine")
+    (output / "metrics.json").write_bytes(b"{}")
+    (target / "metrics.json").symlink_to(valuable)
+
+    collect(output, target, MANIFEST, default_policy())
+
+    assert valuable.read_bytes() == b"mine"
+    assert (target / "metrics.json").read_bytes() == b"{}"
+    assert not (target / "metrics.json").is_symlink()
+
+
+def test_only_content_is_taken(tmp_path: Path) -> None:
+    output, target = tmp_path / "output", tmp_path / "target"
+    output.mkdir()
+    (output / "metrics.json").write_bytes(b"{}")
+    (output / "metrics.json").chmod(0o777)
+    os.utime(output / "metrics.json", (1_000_000, 1_000_000))
+
+    collect(output, target, MANIFEST, default_policy())
+
+    status = (target / "metrics.json").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_mtime != 1_000_000
+
+
+@pytest.mark.sandbox
+def test_what_a_sealed_program_leaves_arrives_as_plain_files_only(
+    assault: Callable[[Attack], Assault],
+) -> None:
+    came_of_it = assault(
+        Attack(
+            "everything odd at once",
+            """
+            os.symlink("/proc/self/environ", OUTPUT + "/link")
+            os.mkfifo(OUTPUT + "/fifo")
+            socket.socket(socket.AF_UNIX).bind(OUTPUT + "/socket")
+            open(OUTPUT + "/one", "w").write("x")
+            os.link(OUTPUT + "/one", OUTPUT + "/two")
+            with open(OUTPUT + "/hole", "wb") as file:
+                file.truncate(1 << 40)
+            open(OUTPUT + "/.hidden", "w").write("x")
+            os.makedirs(OUTPUT + "/d" * 40)
+            open(OUTPUT + "/plain", "w").write("fine")
+            """,
+        )
+    )
+
+    output = came_of_it.output
+    assert [path.name for path in output.rglob("*") if path.is_file()] == ["plain"]
+    assert not any(path.is_symlink() for path in output.rglob("*"))
+    assert len(came_of_it.result.left_behind) >= 7
