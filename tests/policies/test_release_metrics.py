@@ -262,3 +262,25 @@ def test_whatever_a_job_writes_no_text_of_its_own_leaves(values: Any) -> None:
     # What leaves, when checked again, leaves unchanged.
     again, _findings = check_metrics(SPECS, rounded, POLICY)
     assert {k: v for k, v in again.items() if v != rounded[k]} == {}
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    names = ["fpr", "tpr", "x", "y", "loss", "auc", "f1", "iou"]
+    names += ["mean", "std", "lower", "upper", "val", "test", "train", "seconds"]
+    assert len(names) == 16
+    assert released("roc", {name: [0.5] for name in names})[1] == "pass"
+    assert released("roc", [{"x": 1, "tpr": 0.5}] * 101)[1] == "pass"
+    large = MetricSpec("matrix", digits=15)
+    for cell, outcome in ((2**49, "pass"), (2**53, "review")):
+        _rounded, findings = check_metrics({"m": large}, {"m": [[cell, 0.5]]}, POLICY)
+        assert verdict(findings) == "pass", cell
+        _rounded, findings = check_metrics(SPECS, {"counts": [[cell, 50]]}, POLICY)
+        assert verdict(findings) == outcome, cell
+
+
+def test_the_budget_itself_is_ordinary() -> None:
+    _rounded, findings = check_metrics({"loss": SPECS["loss"]}, {"loss": 0.5}, POLICY)
+    bits = next(f.evidence["bits"] for f in findings if f.rule == "metrics.budget")
+    for most, outcome in ((bits, "pass"), (int(bits) - 1, "review")):
+        strict = tighten(POLICY, {"release": {"metrics_bits": most}})
+        assert released("loss", 0.5, strict)[1] == outcome
