@@ -42,6 +42,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own, in memory
     "TMPDIR": "/tmp",  # noqa: S108
     "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONPATH": "/opt/sdk",
+    "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "GLOVEBOX_CODE": "/code",
     "GLOVEBOX_DATA": "/data",
@@ -54,7 +57,10 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 _ID: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # An allow-list: nothing can be mounted over /var/run/secrets, /etc, /proc or the interpreter.
-_TARGET: Final = re.compile(r"/(code|data|mnt)(/[A-Za-z0-9_][-A-Za-z0-9_.]{0,127}){0,8}")
+# Of /opt only the places of our own small programs.
+_TARGET: Final = re.compile(
+    r"/(code|data|mnt)(/[A-Za-z0-9_][-A-Za-z0-9_.]{0,127}){0,8}|/opt/(glovebox|recipes|oracle)"
+)
 _SUB_PATH: Final = re.compile(r"[^\x00-\x1f\x7f\\:]{1,1024}")
 
 
@@ -156,7 +162,7 @@ def _mounts(spec: SandboxSpec, settings: ClusterSettings) -> list[Manifest]:
 
 def _mount(mount: Mount, settings: ClusterSettings) -> Manifest:
     if _TARGET.fullmatch(mount.target) is None:
-        raise Invalid("Mounts lie under /code, /data or /mnt.", field="mounts")
+        raise Invalid("Mounts lie under /code, /data, /mnt or in a place of ours.", field="mounts")
     return {
         "name": "staging",
         "mountPath": mount.target,

@@ -23,6 +23,7 @@ from sandbox_runner.backends.kubernetes_manifests import (
     literal,
 )
 from sandbox_runner.backends.kubernetes_settings import ClusterSettings, RuntimeClass
+from sandbox_runner.lifecycle import INSIDE, RECIPES
 from sandbox_runner.spec import Limits, Mount, SandboxSpec
 from tests.helm.restricted import violations
 
@@ -247,6 +248,8 @@ def test_hostile_id_is_refused(spec_id: str) -> None:
         "/dev/termination-log",
         "/proc/self",
         "/opt/venv",
+        "/opt/sdk",
+        "/opt/glovebox/../venv",
         "/outbox",
         "data",
         "",
@@ -283,6 +286,11 @@ def test_mount_outside_its_places_is_refused(target: str) -> None:
 def test_source_outside_staging_is_refused(source: str) -> None:
     with pytest.raises(CannotRun):
         make(replace(SPEC, mounts=(Mount(Path(source), "/data/a"),)))
+
+
+@pytest.mark.parametrize("target", [INSIDE, RECIPES, "/opt/oracle", "/code", "/data/a-1"])
+def test_places_of_the_lifecycle_are_known(target: str) -> None:
+    check_sealed(make(replace(SPEC, mounts=(Mount(Path("/srv/staging/a"), target),))))
 
 
 def test_two_mounts_in_one_place_are_refused() -> None:
