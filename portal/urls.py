@@ -10,7 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from portal import api_docs
 
-APPS = ("accounts", "catalog", "ingest", "access", "jobs", "releases", "audit")
+APPS = ("pages", "accounts", "catalog", "ingest", "access", "jobs", "releases", "audit")
 
 
 def _of_apps(module: str) -> list[URLPattern | URLResolver]:

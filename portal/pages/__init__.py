@@ -1,0 +1,1 @@
+"""What all pages share: the menu, states as words, charts, the start page."""
