@@ -53,22 +53,35 @@ def _make_writable(path: Path) -> None:
         Path(top).chmod(0o700)
 
 
+def _make_readable(tree: Path) -> None:
+    """Let the sandbox's user read a tree, whatever this process's umask is."""
+    for top, _folders, files in os.walk(tree):
+        Path(top).chmod(0o755)
+        for name in files:
+            (Path(top) / name).chmod(0o644)
+
+
 def unpack(job: Job, policy: Policy, folder: Path) -> Path:
     """Unpack a job's submission into ``folder/submission`` and return that."""
     target = folder / "submission"
     storage.unpack(job.submission, target, policy)
+    _make_readable(target)
     return target
 
 
 def write_artefacts(artefacts: list[Artefact], target: Path) -> Path:
-    """Decrypt artefacts into ``target`` under their declared names; each digest is verified."""
+    """Decrypt artefacts into ``target`` under their declared names; each chunk is verified.
+
+    Readable by all: the sandbox's user reads them there, and the folder around is private.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(mode=0o700)
+    target.mkdir()
     for artefact in artefacts:
         path = target / artefact.path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with storage.open_artefact(artefact) as stream, path.open("xb") as out:
             shutil.copyfileobj(stream, out, 1 << 20)
+    _make_readable(target)
     return target
 
 
