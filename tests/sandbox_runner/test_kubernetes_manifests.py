@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sandbox_runner.backends.kubernetes_manifests import (
     job_manifest,
     job_name,
     literal,
+    sealed_command,
 )
 from sandbox_runner.backends.kubernetes_settings import ClusterSettings, RuntimeClass
 from sandbox_runner.lifecycle import INSIDE, RECIPES
@@ -358,6 +361,26 @@ def test_no_word_is_expanded_by_the_kubelet(word: str) -> None:
 def test_the_expansion_would_leak_without_the_escape() -> None:
     cluster = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
     assert expanded("x$(KUBERNETES_SERVICE_HOST)", cluster) == "x10.96.0.1"
+
+
+@pytest.mark.skipif(not Path("/usr/bin/prlimit").exists(), reason="no prlimit here")
+def test_the_command_starts_the_program_with_these_words_and_limits_only() -> None:
+    """Run for real, with the kubelet's expansion and a cluster's environment around it."""
+    cluster = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_PORT": "tcp://10.96.0.1:443"}
+    program = (
+        "import json,os,resource,sys;"
+        "print(json.dumps([sys.argv[1:],dict(os.environ),resource.getrlimit(resource.RLIMIT_CORE),"
+        "resource.getrlimit(resource.RLIMIT_NOFILE)]))"
+    )
+    hostile = ("$(KUBERNETES_SERVICE_HOST)", "; id", "$$x", "a b\n'\"", "--help", "A=B")
+    spec = replace(SPEC, argv=(sys.executable, "-c", program, *hostile), env={"A": "$(B)"})
+    command = [expanded(word, cluster) for word in sealed_command(spec)]
+    told = subprocess.run(command, env=cluster, capture_output=True, check=True, timeout=60)
+    words, environment, core, files = json.loads(told.stdout)
+    assert tuple(words) == hostile
+    assert not set(environment) & set(cluster)
+    assert environment["A"] == "$(B)"
+    assert core == [0, 0] and files == [4096, 4096]
 
 
 ANY_TEXT = st.text(max_size=30)
