@@ -60,6 +60,8 @@ class Handle:
     clean: Callable[[], None]
     #: Bytes of memory held now, where no control group bounds them.
     memory_now: Callable[[], int] | None = None
+    #: The first word on the progress pipe is the backend's own, and says that the program began.
+    began_by_progress: bool = False
 
 
 @dataclass
@@ -181,7 +183,7 @@ class Running:
         channels, spec = self._channels, self._spec
         sinks: Mapping[int, Callable[[bytes], None]] = {
             channels.log: self._log.write,
-            channels.progress: self._reader.feed,
+            channels.progress: self._progress,
             channels.status: self._status,
         }
         deadline = self._started + spec.limits.wall_seconds
@@ -246,6 +248,10 @@ class Running:
         if b'"exit-code"' in data:
             self._ending.began = True
 
+    def _progress(self, data: bytes) -> None:
+        self._ending.began |= self._handle.began_by_progress
+        self._reader.feed(data)
+
     def _last_word(self, message: bytes) -> None:
         if not message:  # the supervisor was killed, and the sandbox with it
             return
@@ -260,12 +266,15 @@ class Running:
         for descriptor, sink in (
             (self._channels.status, self._status),
             (self._channels.log, self._log.write),
-            (self._channels.progress, self._reader.feed),
+            (self._channels.progress, self._progress),
         ):
             while time.monotonic() < until:
                 if not select.select([descriptor], [], [], 0.5)[0]:
                     break
-                data = os.read(descriptor, READ)
+                try:
+                    data = os.read(descriptor, READ)
+                except BlockingIOError:
+                    break
                 if not data:
                     break
                 sink(data)

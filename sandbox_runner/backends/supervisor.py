@@ -11,7 +11,7 @@ root it first makes a user namespace, which gives it the right to mount and noth
 """
 
 # Paths are plain strings here: importing pathlib would double the start time of every sandbox.
-# ruff: noqa: PTH102, PTH103, PTH120, PTH123, PTH211
+# ruff: noqa: PTH101, PTH102, PTH103, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ import sys
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
@@ -89,8 +90,12 @@ def make_skeleton(top: str, plan: dict) -> None:  # type: ignore[type-arg]
         os.symlink(target, top + path)
 
 
-def stage_mounts(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
-    """Lay out everything the sandbox will see under STAGE; return the output's descriptor."""
+def stage_mounts(plan: dict, root: bool) -> dict[str, int]:  # type: ignore[type-arg]
+    """Lay out everything the sandbox will see under STAGE.
+
+    Returns descriptors for the runner: of the output directory, and of the progress pipe where
+    the backend cannot inherit one.
+    """
     sources = [os.open(bind["source"], os.O_PATH | os.O_CLOEXEC) for bind in plan["binds"]]
     mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m,nr_inodes=4096")
     os.umask(0o022)
@@ -110,7 +115,7 @@ def stage_mounts(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
         flags = MS_BIND if root else MS_BIND | MS_REC
         mount(f"/proc/self/fd/{descriptor}", target, None, flags, None)
         os.close(descriptor)
-    output = -1
+    doors: dict[str, int] = {}
     for memory in plan["memory"]:
         target = f"{STAGE}/{memory['name']}"
         os.mkdir(target)
@@ -120,8 +125,21 @@ def stage_mounts(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
         flags = MS_NOSUID | MS_NODEV | (0 if memory["exec"] else MS_NOEXEC)
         mount("tmpfs", target, "tmpfs", flags, options)
         if memory["name"] == "output":
-            output = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return output
+            doors["output"] = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if plan.get("fifo"):
+        fifo = f"{STAGE}/doors/progress"
+        os.mkdir(f"{STAGE}/doors")
+        os.makedirs(f"{STAGE}/root{plan['fifo']}", exist_ok=True)
+        os.mkfifo(fifo)
+        os.chmod(fifo, 0o622)  # noqa: S103 - the sandbox writes, nobody else can get here
+        doors["progress"] = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Held until the sandbox has ended: without a writer the runner would see the end at once.
+        os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
+    for name, text in plan.get("bundle", {}).items():
+        os.makedirs(f"{STAGE}/bundle", exist_ok=True)
+        with open(f"{STAGE}/bundle/{name}", "w") as file:
+            file.write(text)
+    return doors
 
 
 def give_up_rights(plan: dict) -> None:  # type: ignore[type-arg]
@@ -134,19 +152,25 @@ def give_up_rights(plan: dict) -> None:  # type: ignore[type-arg]
 def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
     """Fork the sandbox into its control groups and limits; return its process id."""
     parent = os.getpid()
+    apart = plan.get("apart", False)
+    if apart:
+        # A backend of several processes: in a namespace of its own none outlives the first.
+        unshare(CLONE_NEWPID)
     pid = os.fork()
     if pid:
         return pid
     try:
+        if apart:
+            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
         for path in plan["cgroups"]:
             with open(path, "w") as file:
                 file.write("0")
         for name, value in plan["rlimits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
-        if root:
+        if root and not apart:
             give_up_rights(plan)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        if os.getppid() not in (parent, 0 if apart else parent):
             os._exit(125)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
@@ -207,10 +231,10 @@ def main(plan_fd: int, control_fd: int) -> int:
     root = plan["uid"] is not None
     try:
         enter_namespaces(root)
-        output = stage_mounts(plan, root)
+        doors = stage_mounts(plan, root)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = start(plan, root)
-        if root:
+        if root and not plan.get("apart"):
             give_up_rights(plan)
     except OSError as error:
         control.send(json.dumps({"failed": error.strerror or "error"}).encode())
@@ -221,10 +245,10 @@ def main(plan_fd: int, control_fd: int) -> int:
         os.dup2(null, descriptor)
     for descriptor in (*plan["keep"], null):
         os.close(descriptor)
-    descriptors = [output] if output >= 0 else []
-    socket.send_fds(control, [json.dumps({"started": pid}).encode()], descriptors)
-    if output >= 0:
-        os.close(output)
+    words = {"started": pid, "doors": list(doors)}
+    socket.send_fds(control, [json.dumps(words).encode()], list(doors.values()))
+    for descriptor in doors.values():
+        os.close(descriptor)
     watch(pid, control)
     return 0
 

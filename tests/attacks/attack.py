@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox_runner.backends.bubblewrap import outer_uid
+from sandbox_runner.backends.local import outer_uid
 from sandbox_runner.spec import SandboxResult
 
 ESCAPED = "GLOVEBOX-ESCAPED"
