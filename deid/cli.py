@@ -24,6 +24,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "deid", help="de-identify a folder or zip of medical images and photographs", usage=USAGE
     )
+    add_arguments(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to a parser."""
     parser.add_argument("src", metavar="SRC", help="folder, zip or file; or keygen, or verify")
     parser.add_argument("dst", metavar="DST", help="where the clean files go; FILE for keygen")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the project's pseudonym key")

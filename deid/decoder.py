@@ -19,13 +19,15 @@ ADDRESS_SPACE = 24 << 30
 
 def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.decode import examine
+    from deid.pixels.interface import Box
 
     detector = None
     if head["detect"]:
         from deid.pixels.text import default_text_detector
 
         detector = default_text_detector(1)
-    result = examine(body, detector, rewrite=bool(head["rewrite"]))
+    marks = [Box("text", *(int(side) for side in mark)) for mark in head.get("marks", ())]
+    result = examine(body, detector, rewrite=bool(head["rewrite"]), marks=marks)
     boxes = [
         [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
         for box in result.boxes
@@ -45,12 +47,19 @@ def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.review import picture_of
+    from deid.dicom.picture import picture_of
 
-    return {}, picture_of(body)
+    size, png = picture_of(body)
+    return dict(size), png
 
 
-OPERATIONS = {"dicom": _dicom, "photo": _photo, "picture": _picture}
+def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.dicom.picture import masked_photo
+
+    return {}, masked_photo(body, [[int(side) for side in mark] for mark in head["marks"]])
+
+
+OPERATIONS = {"dicom": _dicom, "photo": _photo, "picture": _picture, "mask": _mask}
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

@@ -17,6 +17,7 @@ from deid import output
 
 STATUSES = ("written", "unchanged", "quarantined", "failed")
 Row = dict[str, Any]
+Boxes = dict[str, list[dict[str, int | float]]]
 
 
 @dataclass
@@ -60,12 +61,12 @@ def row(
     target: str = "",
     reason: str = "",
     actions: Mapping[str, str] | None = None,
-    boxes: Mapping[str, list[list[Any]]] | None = None,
+    boxes: Boxes | None = None,
     stratum: Mapping[str, str] | None = None,
     digest: str = "",
     seconds: float = 0.0,
 ) -> Row:
-    """One row. ``boxes`` are ``[x, y, width, height, score]`` by kind."""
+    """One row. ``boxes`` are ``x, y, width, height, score`` in pixels of the image, by kind."""
     return {
         "source": source,
         "status": status,

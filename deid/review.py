@@ -6,22 +6,20 @@ Rule of three: when none of n files drawn at random shows a miss, the true rate 
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-from PIL import Image
-
+from deid.decoding import Decoder
+from deid.quarantine import Quarantined
 from policies.errors import CannotRun, _
 
 Row: TypeAlias = Mapping[str, Any]
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ULTRASOUND = frozenset({"US", "IVUS"})
-LARGEST_SIDE = 2048
 
 
 class SamplePolicy(Protocol):
@@ -37,6 +35,12 @@ class SamplePolicy(Protocol):
     def sample_secondary_captures(self) -> bool: ...
     @property
     def sample_below_score(self) -> float: ...
+
+
+def stratum(row: Row) -> str:
+    """What a row stands for in the sample: modality, vendor and SOP class in one line."""
+    facts = row.get("stratum", {})
+    return " / ".join(str(facts.get(name) or "-") for name in ("modality", "vendor", "sop_class"))
 
 
 def sample_size(confidence: float, miss_rate: float) -> int:
@@ -77,13 +81,13 @@ def draw_sample(rows: Iterable[Row], policy: SamplePolicy, seed: int | str) -> l
 
 
 def _is_risky(row: Row, policy: SamplePolicy) -> bool:
-    stratum = row.get("stratum", {})
+    facts = row.get("stratum", {})
     if policy.sample_secondary_captures and (
-        str(stratum.get("sop_class", "")).startswith(SECONDARY_CAPTURE)
-        or stratum.get("modality") in ULTRASOUND
+        str(facts.get("sop_class", "")).startswith(SECONDARY_CAPTURE)
+        or facts.get("modality") in ULTRASOUND
     ):
         return True
-    scores = [float(box[4]) for boxes in row["boxes"].values() for box in boxes]
+    scores = [float(box["score"]) for boxes in row["boxes"].values() for box in boxes]
     return bool(scores) and min(scores) < policy.sample_below_score
 
 
@@ -92,11 +96,9 @@ def _spread(rows: Sequence[Row], wanted: int, seed: int | str) -> list[Row]:
     if len(rows) <= wanted:
         return list(rows)
     generator = random.Random(f"glovebox sample {seed}")  # noqa: S311 - reproducible, not secret
-    strata: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    strata: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        stratum = row.get("stratum", {})
-        strata[tuple(str(stratum.get(name, "")) for name in ("modality", "vendor", "sop_class"))
-               ].append(row)  # fmt: skip
+        strata[stratum(row)].append(row)
     chosen: list[Row] = []
     rest: list[Row] = []
     for key in sorted(strata):
@@ -121,42 +123,14 @@ def decide(findings: Iterable[Mapping[str, Any]]) -> Literal["pass", "fail"]:
     return "fail" if any(kind in failing or kind not in known for kind in kinds) else "pass"
 
 
-def picture_of(data: bytes) -> bytes:
-    """A DICOM file or a photograph as PNG, for the decoder process; the middle frame of several."""
-    if data[128:132] == b"DICM" or data[:2] in (b"\x08\x00", b"\x02\x00"):
-        from deid.dicom import display
-        from deid.dicom.decode import stored
-
-        dataset, frames, properties = stored(data)
-        shown = display.pictures(frames[frames.shape[0] // 2], properties, _palette(dataset))
-        array = shown[0] if shown else np.zeros(frames.shape[1:3], np.uint8)
-        image = Image.fromarray(array)
-    else:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB")
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    target = io.BytesIO()
-    image.save(target, "PNG")
-    return target.getvalue()
-
-
-def _palette(dataset: Any) -> Any:
-    return dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
-
-
-def picture(path: Any) -> bytes:
+def picture(path: Path) -> bytes:
     """A file as PNG bytes, decoded in a process of its own without keys.
 
     Raises :class:`CannotRun` when the file cannot be shown.
     """
-    from pathlib import Path
-
-    from deid.decoding import Decoder
-    from deid.quarantine import Quarantined
-
     decoder = Decoder()
     try:
-        return decoder.ask({"operation": "picture"}, Path(path).read_bytes())[1]
+        return decoder.ask({"operation": "picture"}, path.read_bytes())[1]
     except (Quarantined, OSError):
         raise CannotRun(_("This file cannot be shown as a picture.")) from None
     finally:

@@ -142,11 +142,17 @@ class FileWorker:
         self.reader.close()
 
 
-def _by_kind(boxes: list[list[Any]]) -> dict[str, list[list[Any]]]:
-    found: dict[str, list[list[Any]]] = {}
+def _by_kind(boxes: list[list[Any]]) -> report.Boxes:
+    found: report.Boxes = {}
     for kind, x, y, width, height, score in boxes:
         if kind in ("text", "face", "plate"):
-            place = [int(x), int(y), int(width), int(height), round(float(score), 4)]
+            place: dict[str, int | float] = {
+                "x": int(x),
+                "y": int(y),
+                "width": int(width),
+                "height": int(height),
+                "score": round(float(score), 4),
+            }
             found.setdefault(kind, []).append(place)
     return found
 

@@ -69,9 +69,8 @@ def black(dataset: Dataset, frames: NDArray[Any], photometric: str) -> Sequence[
         return (0,) * frames.shape[-1]
     if photometric == "PALETTE COLOR" and "RedPaletteColorLookupTableDescriptor" in dataset:
         return (_darkest(dataset, frames),)
-    if frames.dtype.kind == "f":
-        frames = np.nan_to_num(frames)
-    value: int | float = (frames.max() if photometric == "MONOCHROME1" else frames.min()).item()
+    finite = np.nan_to_num(frames) if frames.dtype.kind == "f" else frames
+    value: int | float = (finite.max() if photometric == "MONOCHROME1" else finite.min()).item()
     return (value,)
 
 
@@ -93,13 +92,19 @@ def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | floa
     return result
 
 
-def examine(data: bytes, detector: Detector | None, *, rewrite: bool) -> Examined:
+def examine(
+    data: bytes, detector: Detector | None, *, rewrite: bool, marks: Sequence[Box] = ()
+) -> Examined:
     """Look for text in a file's frames and mask it; ``rewrite`` gives native values in any case.
+
+    ``marks`` are boxes that somebody has drawn already.
 
     Raises whatever the decoders raise: the caller quarantines the file.
     """
     dataset, frames, properties = stored(data)
-    boxes = [] if detector is None else found_in(dataset, frames, properties, detector)
+    boxes = list(marks)
+    if detector is not None:
+        boxes += found_in(dataset, frames, properties, detector)
     if not boxes and not rewrite:
         return Examined((), {}, None)
     photometric = str(properties["photometric_interpretation"])

@@ -227,9 +227,9 @@ class _Work:
             return _new(element, vr, bytes(value)) if values.is_uid(value) else None
         elif vr in ("DA", "DT", "TM"):
             return _new(element, vr, values.date(value, vr, 0))
-        elif vr in ("AE", "UR", "PN"):
-            return None
-        elif element.tag not in PIXELS and not values.is_binary(element.tag, value, vr, self.own):
+        elif vr in ("AE", "UR", "PN") or (
+            element.tag not in PIXELS and not values.is_binary(element.tag, value, vr, self.own)
+        ):
             return None
         if vr != element.vr:
             return Element(element.tag, vr, value)

@@ -130,6 +130,21 @@ def clean(
     return _looked_at(elements, holder, facts, syntax, decoder, rewritten, detect=detect)
 
 
+def masked_file(
+    elements: list[Element], syntax: str, decoder: Decoder, marks: list[list[int]]
+) -> Cleaned:
+    """The pixel data of a cleaned file with boxes ``[x, y, width, height]`` masked in all frames.
+
+    Raises :class:`Quarantined` when the pixels cannot be read.
+    """
+    holders = [element for element in elements if element.tag in PIXEL_TAGS]
+    if len(holders) != 1:
+        raise Quarantined("bad-pixels")
+    return _looked_at(
+        elements, holders[0], facts_of(elements), syntax, decoder, None, detect=False, marks=marks
+    )
+
+
 def _native(holder: Element, facts: Facts, syntax: str) -> Buffer:
     expected = facts.native_bytes()
     value = holder.value
@@ -210,12 +225,19 @@ def _looked_at(
     rewritten: Cleaned | None,
     *,
     detect: bool,
+    marks: list[list[int]] | None = None,
 ) -> Cleaned:
     inner = [element for element in elements if element.tag in _ATTRIBUTES]
     sent = EXPLICIT if syntax in NATIVE else syntax
     chunks = file_chunks(_SECONDARY_CAPTURE, _ANONYMOUS_UID, sent, [*inner, holder])
     answer, pixels = decoder.ask(
-        {"operation": "dicom", "detect": detect, "rewrite": rewritten is None}, *chunks
+        {
+            "operation": "dicom",
+            "detect": detect,
+            "rewrite": rewritten is None,
+            "marks": marks or [],
+        },
+        *chunks,
     )
     boxes = [list(box) for box in answer["boxes"]]
     if not answer["pixels"]:

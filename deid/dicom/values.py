@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from pydicom import charset
 from pydicom._uid_dict import UID_dictionary
@@ -160,7 +160,7 @@ def _moved(text: str, vr: str, days: int) -> str:
     return written + (found[4] or "") + (found[5] or "")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _most_values(tag: int) -> int:
     """The highest number of values that the dictionary allows, 0 for any number (PS3.6 VM)."""
     try:
