@@ -72,7 +72,9 @@ class TextNetwork:
     def _detect_at(self, image: Image, scale: float) -> list[Box]:
         rows, columns = image.shape[:2]
         height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        resized: Image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC).astype(
+            np.uint8, copy=False
+        )
         tallest = min(TALLEST / min(scale, 1.0), max(rows, columns) / 2)
         boxes = []
         for top, left in _tiles(height, width):
