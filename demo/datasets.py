@@ -14,6 +14,7 @@ from PIL import Image
 from client.api import Portal
 from demo.narration import StepFailed, until
 from demo.originals import Originals
+from policies.errors import Conflict
 
 DATASETS: dict[str, dict[str, str]] = {
     "mammography": {
@@ -128,22 +129,43 @@ def _shows_something(picture: bytes, box: dict[str, int]) -> bool:
     return bool(part.size) and int(part.max() - part.min()) > 8
 
 
-def see_catalogue(visitor: Portal, work: Path) -> tuple[int, int, Path]:
-    """Read the catalogue as a visitor; return datasets, files of the sample, and its folder."""
+def draw_again(officer: Portal, slug: str) -> None:
+    """Draw the next round once the officer's boxes have been applied."""
+
+    def drawn() -> bool | None:
+        try:
+            draw(officer, slug)
+        except Conflict:
+            return None
+        return True
+
+    until(drawn, seconds=120, what=f"the officer's boxes in {slug}")
+
+
+def sample_at_home(steward: Portal, work: Path) -> Path:
+    """Download the open sample of the phantoms and unpack it; return its folder.
+
+    The dataset is not published yet, so its steward fetches the sample.
+    """
+    until(
+        lambda: True if steward.get("datasets/mammography")["sample_bytes"] else None,
+        seconds=120,
+        what="the open sample",
+    )
+    archive = work / "mammography-sample.zip"
+    steward.download("datasets/mammography/sample", archive)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(work / "samples")
+    return work / "samples" / "mammography"
+
+
+def check_catalogue(visitor: Portal) -> int:
+    """Read the catalogue as a visitor; return how many datasets it holds."""
     datasets = list(visitor.pages("datasets"))
     for dataset in datasets:
         document = visitor.get(f"datasets/{dataset['slug']}/croissant")
         if document["conformsTo"] != "http://mlcommons.org/croissant/1.0":
             raise StepFailed("the metadata are no Croissant document")
-    archive = work / "mammography-sample.zip"
-    until(
-        lambda: True if visitor.get("datasets/mammography")["sample_bytes"] else None,
-        seconds=60,
-        what="the open sample",
-    )
-    visitor.download("datasets/mammography/sample", archive)
-    folder = work / "samples"
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)
-    files = sum(path.is_file() for path in folder.rglob("*"))
-    return len(datasets), files, folder / "mammography"
+    if len(datasets) != len(DATASETS):
+        raise StepFailed(f"{len(datasets)} of {len(DATASETS)} datasets are in the catalogue")
+    return len(datasets)

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from portal import logs
 from portal.first_start import web_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -181,6 +182,8 @@ EMAIL_BACKEND = os.environ.get(
 )
 EMAIL_FILE_PATH = HOME / "mail"
 DEFAULT_FROM_EMAIL = os.environ.get("GLOVEBOX_EMAIL_FROM", "glovebox@localhost")
+
+LOGGING = logs.CONFIGURATION
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
