@@ -1,4 +1,4 @@
-"""Draw before and after of files: ``python -m deid.pictures ORIGINALS PUBLISHED WANTED OUT``.
+"""Before and after of files: ``python -m deid.pictures ORIGINALS PUBLISHED WANTED OUT``.
 
 WANTED is a JSON list of ``{"name", "source", "target"}`` (the row's digest and target). OUT gets
 ``NAME-before.png`` and ``NAME-after.png``, and ``pictures.json`` with, by name, the picture's size

@@ -22,7 +22,13 @@ from pydicom.pixels.utils import pack_bits
 from deid.dicom import display
 from deid.pixels.interface import Box, Detector, without_contained
 
-FLOAT_TAGS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+# What decoded samples are, where the file's word speaks of how they were compressed or sampled.
+FULL = {
+    "YBR_FULL_422": "YBR_FULL",
+    "YBR_PARTIAL_422": "YBR_FULL",
+    "YBR_ICT": "RGB",
+    "YBR_RCT": "RGB",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
         int(properties["samples_per_pixel"]) > 1
     ):
         array = array[np.newaxis]
+    photometric = str(properties["photometric_interpretation"])
+    properties["photometric_interpretation"] = FULL.get(photometric, photometric)
     return dataset, array, dict(properties)
 
 
@@ -66,12 +74,12 @@ def black(dataset: Dataset, frames: NDArray[Any], photometric: str) -> Sequence[
         middle = 1 << (int(dataset.BitsStored) - 1)
         return (0, middle, middle)
     if frames.ndim == 4:
-        return (0,) * frames.shape[-1]
+        return [0] * int(frames.shape[-1])
     if photometric == "PALETTE COLOR" and "RedPaletteColorLookupTableDescriptor" in dataset:
         return (_darkest(dataset, frames),)
     finite = np.nan_to_num(frames) if frames.dtype.kind == "f" else frames
-    value: int | float = (finite.max() if photometric == "MONOCHROME1" else finite.min()).item()
-    return (value,)
+    value = finite.max() if photometric == "MONOCHROME1" else finite.min()
+    return (float(value) if frames.dtype.kind == "f" else int(value),)
 
 
 def _darkest(dataset: Dataset, frames: NDArray[Any]) -> int:

@@ -1,0 +1,119 @@
+"""Text in pixels is masked in stored values, whatever the picture is stored as."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+
+from deid.dicom.clean import DicomCleaner, Result
+from tests.deid import canaries
+
+SHAPE = (256, 384)
+NOTE = "HONG GILDONG 12345678"
+
+
+def letters() -> np.ndarray:
+    """A mask of the note's strokes."""
+    drawn = np.zeros(SHAPE, np.uint8)
+    cv2.putText(drawn, NOTE, (30, 60), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
+    return drawn > 127
+
+
+def background(bits: int, seed: int = 5) -> np.ndarray:
+    """A smooth picture that uses the lower part of its bits."""
+    noise = np.random.default_rng(seed).normal(0, 1, SHAPE)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 12)
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    return (smooth * (1 << (bits - 2))).astype("<u2" if bits > 8 else "u1")
+
+
+def file_of(frames: np.ndarray, **attributes: object) -> bytes:
+    data = canaries.base(canaries.SC if frames.ndim == 2 else canaries.SC, "OT")
+    data.Rows, data.Columns = SHAPE
+    bits = frames.dtype.itemsize * 8
+    data.BitsAllocated = data.BitsStored = bits
+    data.HighBit = bits - 1
+    for keyword, value in attributes.items():
+        setattr(data, keyword, value)
+    data.HighBit = data.BitsStored - 1
+    data.PixelData = frames.tobytes()
+    return canaries.written(data)
+
+
+def covered(result: Result, where: np.ndarray) -> float:
+    """The share of stroke pixels inside boxes; each box must be of one value in every frame."""
+    after = pydicom.dcmread(io.BytesIO(b"".join(result.chunks))).pixel_array
+    frames = after if after.ndim > where.ndim and len(after) != where.shape[0] else after[np.newaxis]
+    inside = np.zeros(SHAPE, bool)
+    for _kind, x, y, width, height, _score in result.boxes:
+        inside[y : y + height, x : x + width] = True
+        boxes = frames[:, y : y + height, x : x + width]
+        assert (boxes == boxes[:, :1, :1]).all()
+    return float(inside[where].mean())
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("level", ["maximum of 16 bits", "maximum of the image"])
+def test_text_in_a_grey_picture(photometric: str, level: str, cleaner: DicomCleaner) -> None:
+    where, picture = letters(), background(12)
+    top = 65535 if level == "maximum of 16 bits" else int(picture.max())
+    picture[where] = top if photometric == "MONOCHROME2" else (top if top > 5000 else 0)
+    result = cleaner.clean(file_of(picture, PhotometricInterpretation=photometric), "0")
+    assert covered(result, where) > 0.98
+
+
+def test_text_in_colour_and_palette(cleaner: DicomCleaner) -> None:
+    where = letters()
+    colour = np.stack([background(8, seed) for seed in (1, 2, 3)], axis=2)
+    colour[where] = (255, 255, 0)
+    file = file_of(
+        colour, SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="RGB"
+    )
+    result = cleaner.clean(file, "0")
+    assert covered(result, where) > 0.98
+    after = pydicom.dcmread(io.BytesIO(b"".join(result.chunks))).pixel_array
+    assert (after[where] == 0).all(axis=1).mean() > 0.98
+
+    ramp = (np.arange(256, dtype="<u2") * 257)[::-1]  # index 0 is white, 255 black
+    indexes = (255 - background(8)).astype("u1")
+    indexes[where] = 0
+    descriptor = [256, 0, 16]
+    tables: dict[str, object] = {}
+    for name in ("Red", "Green", "Blue"):
+        tables[f"{name}PaletteColorLookupTableDescriptor"] = descriptor
+        tables[f"{name}PaletteColorLookupTableData"] = ramp.tobytes()
+    file = file_of(indexes, PhotometricInterpretation="PALETTE COLOR", **tables)
+    assert covered(cleaner.clean(file, "0"), where) > 0.98
+
+
+def test_text_in_one_frame_of_many(cleaner: DicomCleaner) -> None:
+    where = letters()
+    frames = np.stack([background(8, seed) for seed in range(9)])
+    frames[3][where] = 255
+    data = canaries.base("1.2.840.10008.5.1.4.1.1.7.2", "OT")
+    data.Rows, data.Columns, data.NumberOfFrames = *SHAPE, 9
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data.PixelData = frames.tobytes()
+    output = b"".join(cleaner.clean(canaries.written(data), "0").chunks)
+    after = pydicom.dcmread(io.BytesIO(output)).pixel_array
+    assert (after[3][where] == 255).mean() < 0.02
+
+
+def test_an_annotation_of_no_that_lies(cleaner: DicomCleaner) -> None:
+    where, picture = letters(), background(8)
+    picture[where] = 255
+    result = cleaner.clean(file_of(picture, BurnedInAnnotation="NO"), "0")
+    assert covered(result, where) > 0.98
+
+
+def test_a_picture_without_text_is_not_touched(cleaner: DicomCleaner) -> None:
+    picture = background(12)
+    result = cleaner.clean(file_of(picture, BitsStored=12), "0")
+    assert result.boxes == []
+    after = pydicom.dcmread(io.BytesIO(b"".join(result.chunks))).pixel_array
+    assert np.array_equal(after, picture)
