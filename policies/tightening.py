@@ -164,6 +164,9 @@ def tighter_value(
             code="policy.looser",
             base=", ".join(base) if isinstance(base, tuple) else base,
         )
+    if isinstance(result, tuple):
+        # In the base's order: a list in another order is the same setting.
+        return tuple(sorted(result, key=lambda word: (base + result).index(word)))
     return result
 
 

@@ -150,3 +150,10 @@ def test_exactly_the_total_and_exactly_the_ratio_are_allowed(policy: Policy) -> 
     assert check_archive([file("a.bin", packed * LIMITS.ratio, packed)], policy)
     with pytest.raises(Invalid):
         check_archive([file("a.bin", packed * LIMITS.ratio + 1, packed)], policy)
+
+
+def test_the_longest_and_the_deepest_name_are_allowed(policy: Policy) -> None:
+    names = ["x" * LIMITS.name_length, "/".join("abcdefghijkl"), "유" * 85]
+    assert check_archive([file(name) for name in names], policy) == tuple(names)
+    with pytest.raises(Invalid):
+        check_archive([file("유" * 86)], policy)

@@ -248,3 +248,32 @@ def test_the_public_part_is_rounded_and_without_the_internal_part() -> None:
     assert whole["evidence"]["bits"] == 123456
     assert whole["internal"]["subject"] == "s-0001"
     assert finding_from_mapping(whole).public() == public
+
+
+def test_the_limits_themselves_are_allowed(policy: Policy) -> None:
+    limits = policy.release
+    files = [
+        ArtefactFact("model.safetensors", limits.weights_bytes),
+        ArtefactFact("metrics.json", limits.metrics_bytes),
+        ArtefactFact("config.json", limits.config_bytes),
+    ]
+    assert not rules(check_artefact_facts(files, NAMES, policy))
+    long_name = TensorFact("n" * limits.tensor_name_length, (1,) * limits.tensor_dimensions, "F16")
+    empty = TensorFact("empty", (0, 8), "F16")
+    whole = TensorFact("whole", (4096,), "I64")
+    found = [long_name, empty, whole]
+    assert verdict(check_tensors(found, found, policy)) == "pass"
+    many = [TensorFact(f"t{n}", (1,), "F16") for n in range(limits.tensors)]
+    assert not rules(check_tensors(many, many, policy))
+    more = [*many, TensorFact("one.more", (1,), "F16")]
+    assert rules(check_tensors(more, more, policy)) == {"tensors.count"}
+
+
+@pytest.mark.parametrize(
+    ("bits_a_sample", "outcome"),
+    [(2**18, "pass"), (2**18 + 16, "review"), (2**25, "review"), (2**25 + 16, "block")],
+)
+def test_the_budget_to_the_bit(bits_a_sample: int, outcome: str, policy: Policy) -> None:
+    samples = policy.release.small_training_set
+    tensor = TensorFact("w", (bits_a_sample // 16 * samples,), "F16")
+    assert verdict(check_budget([tensor], samples, policy)) == outcome

@@ -375,3 +375,28 @@ def test_the_manifest_of_the_documentation(policy: Policy) -> None:
     example = page.split("```toml\n")[1].split("```")[0]
     manifest = parse_manifest(example, policy, KNOWN, None, FILES)
     assert manifest.metrics["loss"].kind == "number"
+
+
+def test_the_limits_themselves_are_allowed(policy: Policy) -> None:
+    most = policy.submission.manifest_bytes
+    padded = SMALLEST + "#" * (most - len(SMALLEST))
+    for text in (padded, padded.encode(), SMALLEST + "# " + "." * 200):
+        assert parse_manifest(text, policy).entrypoint == "train.py"
+    for text in (padded + "#", padded.encode() + b"#", SMALLEST + "# " + "." * 201):
+        assert refused_text(text).field == "glovebox.toml"
+    # Counted in bytes, not in characters.
+    assert refused_text(SMALLEST + "#" + "가" * (most // 3)).code == "toml.size"
+
+
+def test_the_most_that_may_be_asked_is_given(manifest_values: dict[str, Any]) -> None:
+    manifest_values["job"]["image"] = "pytorch-cuda"
+    manifest_values["resources"] = {
+        "cpus": 16,
+        "memory": "64Gi",
+        "gpus": 4,
+        "time": "2d",
+        "output": "16Gi",
+        "processes": 1024,
+    }
+    resources = manifest_from_mapping(manifest_values, default_policy()).resources
+    assert (resources.cpus, resources.gpus, resources.wall_seconds) == (16, 4, 172800)
