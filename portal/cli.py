@@ -120,10 +120,11 @@ def _replace_process(*command: str) -> int:
 def run_serve(args: argparse.Namespace) -> int:
     """Serve with gunicorn, in a process that may not read data keys."""
     os.environ["GLOVEBOX_ROLE"] = "web"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     return _replace_process(
-        *("gunicorn", "portal.wsgi:application", "--bind", args.bind),
+        *("gunicorn", "portal.wsgi:application", "--config", "python:portal.web_server"),
+        *("--bind", args.bind),
         *("--workers", str(args.processes), "--threads", str(args.threads)),
-        *("--worker-class", "gthread", "--timeout", "120", "--graceful-timeout", "10"),
         *("--access-logfile", os.environ.get("GLOVEBOX_ACCESS_LOG", "/dev/null")),
     )
 

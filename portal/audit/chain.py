@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from portal import leases
 from portal.audit.models import Event, Link, Sealer
@@ -67,15 +67,18 @@ def _append_batch(lease: leases.Lease) -> int:
 def seal() -> int:
     """Chain all committed events that have no link yet, in the order of their ids.
 
-    Returns how many. Raises TryAgain when another sealer is at work.
+    Returns how many. Raises TryAgain when another sealer is at work or the database is busy.
     """
     Sealer.objects.get_or_create(pk=1)
     with leases.hold(Sealer, 1, seconds=SEALER_SECONDS) as lease:
         if lease is None:
             raise TryAgain("another sealer is at work")
         total = 0
-        while count := _append_batch(lease):
-            total += count
-            if count < BATCH:
-                break
+        try:
+            while count := _append_batch(lease):
+                total += count
+                if count < BATCH:
+                    break
+        except OperationalError as error:
+            raise TryAgain("the database is busy; what was chained stays") from error
         return total

@@ -89,10 +89,11 @@ def verify(
     trusted = keys.public_keys("audit") if public is None else public
     result = Verification()
     wanted = list(_trusted_statements(given, trusted, result))
+    outermost = not connection.in_atomic_block
     with transaction.atomic():
         # One snapshot of events and links: the sealer may go on meanwhile. (SQLite's transaction
-        # is one already.)
-        if connection.vendor == "postgresql":
+        # is one already; PostgreSQL takes the word only before a transaction's first query.)
+        if outermost and connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         _walk(result, wanted)
