@@ -10,7 +10,7 @@ from django.utils import timezone
 from bundle.members import is_artefact_name
 from policies.access import can_get, check_can_get
 from policies.errors import Conflict, Denied, Invalid, _
-from policies.review import check_can_vote, check_choice, has_conflict
+from policies.review import APPROVE, check_can_vote, check_choice, has_conflict
 from policies.workflow import APPLICANT, RELEASE, REVIEWER, STEWARD, SYSTEM
 from portal.access.decisions import MOST_COMMENT, check_comment
 from portal.access.parties import party
@@ -181,6 +181,9 @@ def _cast_vote(
         check_can_vote(case, party(by), [], policy, "release")
         RELEASE.next_state(release.state, choice, REVIEWER)
     check_can_vote(case, party(by), votes, policy, "release", bound_to=bound_to)
+    blocked = propose_block(release.job)
+    if choice == APPROVE and blocked is not None:
+        raise Conflict(blocked, code="release.blocked")
     if release.bound_to != case.bound_to:
         # Something behind the release has changed: what was voted before has fallen.
         fallen = release.votes.filter(bound_to=release.bound_to).count()

@@ -1,0 +1,207 @@
+"""Approved becomes a signed bundle; it leaves by personal links that end; it can be revoked."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+import bundle
+from policies.errors import Conflict, Denied
+from portal import keys
+from portal.access.models import Grant
+from portal.audit.models import Event
+from portal.jobs.models import LedgerEntry
+from portal.releases import actions, bundling, downloads, queries, tasks
+from portal.releases.models import DownloadLink, Release
+from tests.portal.access.test_decisions import at_once
+from tests.portal.cast import Cast
+from tests.portal.releases.finished import WEIGHTS, finished_job
+
+pytestmark = pytest.mark.django_db
+
+
+def released(cast: Cast) -> Release:
+    """Return a release that has left."""
+    release = actions.propose(by=cast.applicant, job=finished_job(cast))
+    for reviewer in cast.reviewers[:2]:
+        actions.cast_vote(
+            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+        )
+    tasks.build(release.pk)
+    release.refresh_from_db()
+    return release
+
+
+def save(release: Release, folder: Path) -> Path:
+    path = folder / "bundle.zip"
+    with downloads.open_bundle(release) as stream:
+        path.write_bytes(stream.read())
+    return path
+
+
+def test_the_bundle_holds_offline_and_says_how_it_came_to_be(cast: Cast, tmp_path: Path) -> None:
+    release = released(cast)
+    assert release.state == "released", release.reason
+    path = save(release, tmp_path)
+    verified = bundle.verify(path, keys.public_keys("release").values())
+    assert verified.held, verified.lines
+    assert verified.bundle == release.statement_sha256
+    with zipfile.ZipFile(path) as packed:
+        assert packed.read("model.safetensors") == WEIGHTS
+        metrics = json.loads(packed.read("metrics.json"))
+        text = b"".join(packed.read(name) for name in packed.namelist()).decode("latin-1")
+    assert metrics["official"]["patient"]["auc"]["value"] == 0.9
+    evidence = verified.evidence
+    assert evidence["dataset"]["version"] == 1
+    assert evidence["job"]["isolation"]["backend"] == "bubblewrap"
+    assert {vote["choice"] for vote in evidence["review"]} == {"approve"}
+    assert evidence["ledger"]["after"]["releases_of_grant"]["spent"] == 1
+    # People stand in it by pseudonym, the recipient too.
+    assert verified.recipient == cast.applicant.pseudonym
+    for person in [*cast.reviewers, *cast.committee, cast.applicant, cast.steward]:
+        assert person.email not in text
+    assert release.ledger_after["releases_of_grant"]["spent"] == 1
+    assert LedgerEntry.objects.filter(kind="release", job=release.job).count() == 1
+
+
+def test_a_doubled_message_builds_once(cast: Cast) -> None:
+    release = released(cast)
+    tasks.build(release.pk)
+    tasks.build(release.pk)
+    assert Event.objects.filter(action="release.release").count() == 1
+    assert LedgerEntry.objects.filter(kind="release").count() == 1
+    release.refresh_from_db()
+    assert release.lease_owner == ""
+
+
+def test_a_link_is_used_once_by_its_person(cast: Cast) -> None:
+    release = released(cast)
+    link, token = downloads.create_link(by=cast.analyst, release=release)
+    assert token not in str(DownloadLink.objects.values().get())
+    _release, stream = downloads.use_link(by=cast.analyst, token=token)
+    assert len(stream.read()) == release.bundle_bytes
+    with pytest.raises(Denied) as used:
+        downloads.use_link(by=cast.analyst, token=token)
+    assert used.value.code == "download.used"
+    link.refresh_from_db()
+    assert link.uses == 1
+    actions_seen = Event.objects.filter(action__startswith="download").values_list("action")
+    assert [row[0] for row in actions_seen] == ["download.link", "download", "download.refused"]
+
+
+@pytest.mark.parametrize("rule", ["person", "expired", "revoked"])
+def test_a_link_that_does_not_count_is_refused_and_recorded(cast: Cast, rule: str) -> None:
+    release = released(cast)
+    link, token = downloads.create_link(by=cast.analyst, release=release)
+    person = cast.analyst
+    if rule == "person":
+        # Even a colleague under the same grant: links are personal.
+        person = cast.applicant
+    elif rule == "expired":
+        past = timezone.now() - timedelta(seconds=1)
+        DownloadLink.objects.filter(pk=link.pk).update(expires_at=past)
+    else:
+        actions.revoke(by=cast.steward, release=release, reason="A leak.")
+    with pytest.raises(Denied) as refused:
+        downloads.use_link(by=person, token=token)
+    assert refused.value.code == f"download.{rule}"
+    event = Event.objects.get(action="download.refused")
+    assert (event.actor, event.details["rule"]) == (person.email, f"download.{rule}")
+    assert DownloadLink.objects.get().uses == 0
+
+
+def test_who_gets_a_link(cast: Cast) -> None:
+    release = released(cast)
+    for person in (cast.stranger, cast.reviewers[0], cast.steward, cast.administrator):
+        with pytest.raises(Denied):
+            downloads.create_link(by=person, release=release)
+    Grant.objects.update(state="revoked")
+    with pytest.raises(Denied):
+        downloads.create_link(by=cast.analyst, release=Release.objects.get())
+    with pytest.raises(downloads.NoSuchLink):
+        downloads.use_link(by=cast.analyst, token="guess")
+
+
+def test_no_link_before_the_bundle_is_there(cast: Cast) -> None:
+    release = actions.propose(by=cast.applicant, job=finished_job(cast))
+    with pytest.raises(Conflict):
+        downloads.create_link(by=cast.analyst, release=release)
+
+
+def test_without_its_audit_event_no_download_is_counted(cast: Cast, monkeypatch) -> None:
+    release = released(cast)
+    _link, token = downloads.create_link(by=cast.analyst, release=release)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(downloads, "record", broken)
+    with pytest.raises(RuntimeError):
+        downloads.use_link(by=cast.analyst, token=token)
+    assert DownloadLink.objects.get().uses == 0
+
+
+def test_a_revoked_bundle_fails_with_the_list(cast: Cast, tmp_path: Path) -> None:
+    release = released(cast)
+    assert queries.revocation_list() is None
+    for person in (cast.applicant, cast.administrator, cast.reviewers[0]):
+        with pytest.raises(Denied):
+            actions.revoke(by=person, release=release, reason="x")
+    actions.revoke(by=cast.steward, release=release, reason="Training pictures were found.")
+    tasks.sign_revocations()
+    tasks.sign_revocations()
+    newest = queries.revocation_list()
+    assert newest is not None
+    assert newest.number == 1
+    path = save(release, tmp_path)
+    listed = tmp_path / "revocations.json"
+    listed.write_text(newest.document)
+    public = keys.public_keys("release")
+    assert bundle.verify(path, public.values()).held
+    verified = bundle.verify(path, public.values(), revocations=listed)
+    assert not verified.held
+    assert "Training pictures were found." in verified.lines[-1].message
+
+
+def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch) -> None:
+    from policies.errors import CannotRun
+    from portal.tasking import NEUTRAL
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise CannotRun("The disk of the encrypted objects is full.")
+
+    monkeypatch.setattr(bundling, "keep", broken)
+    release = actions.propose(by=cast.applicant, job=finished_job(cast))
+    for reviewer in cast.reviewers[:2]:
+        actions.cast_vote(
+            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+        )
+    with pytest.raises(CannotRun):
+        tasks.build(release.pk)
+    tasks._failed(release.pk, reason=NEUTRAL)
+    release.refresh_from_db()
+    assert (release.state, release.attempts, release.reason) == ("approved", 1, NEUTRAL)
+    assert not LedgerEntry.objects.filter(kind="release").exists()
+    monkeypatch.undo()
+    tasks.build(release.pk)
+    release.refresh_from_db()
+    assert release.state == "released"
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_one_link_used_twice_at_once_gives_one_download(cast: Cast) -> None:
+    release = released(cast)
+    _link, token = downloads.create_link(by=cast.analyst, release=release)
+
+    def use() -> None:
+        downloads.use_link(by=cast.analyst, token=token)
+
+    errors = at_once(use, use, use)
+    assert [type(error).__name__ for error in errors].count("NoneType") == 1
+    assert DownloadLink.objects.get().uses == 1
+    assert Event.objects.filter(action="download").count() == 1
