@@ -68,9 +68,7 @@ def submit_wrong(person: Person, grant: int, work: Path) -> tuple[str, str]:
         for name in ("train.py", "model.py"):
             packed.write(EXAMPLES / "lesion-cnn" / name, name)
     try:
-        person.portal.post_file(
-            "submissions", archive, content_type="application/zip", grant=grant
-        )
+        person.portal.post_file("submissions", archive, content_type="application/zip", grant=grant)
     except Invalid as error:
         return error.field, str(error)
     raise StepFailed("a manifest over the policy's limits was taken")

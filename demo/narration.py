@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from policies.errors import GloveboxError, UserError
 
-
 T = TypeVar("T")
 
 

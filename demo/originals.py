@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthetic.mammography import write_phantoms
 from synthetic.photos import write_photos
+
+from synthetic.mammography import write_phantoms
 from synthetic.planted import Planted
 
 

@@ -31,7 +31,7 @@ class Scene:
     narrator: Narrator
     environment: dict[str, str]
     pool: ThreadPoolExecutor
-    people: dict[str, people.Person] = field(default_factory=people.cast)
+    cast: dict[str, people.Person] = field(default_factory=people.cast)
     originals: dict[str, originals.Originals] = field(default_factory=dict)
     sample: Path | None = None
     rehearsal: Future[dict[str, Any]] | None = None
@@ -43,11 +43,11 @@ class Scene:
 
     def person(self, key: str) -> people.Person:
         """Return somebody by their short name."""
-        return self.people[key]
+        return self.cast[key]
 
     def three(self, key: str, count: int) -> list[people.Person]:
         """Return those who share a role: committee1, committee2, ..."""
-        return [self.people[f"{key}{place}"] for place in range(1, count + 1)]
+        return [self.cast[f"{key}{place}"] for place in range(1, count + 1)]
 
     @property
     def work(self) -> Path:
@@ -58,9 +58,7 @@ class Scene:
 
 
 @contextmanager
-def performance(
-    folder: Path, *, port: int, patients: int
-) -> Iterator[list[tuple[str, str, str]]]:
+def performance(folder: Path, *, port: int, patients: int) -> Iterator[list[tuple[str, str, str]]]:
     """Perform all steps; the portal runs until the block ends. Gives the accounts.
 
     Raises StepFailed naming the step.
@@ -119,19 +117,15 @@ def _initialise(scene: Scene) -> list[dict[str, Any]]:
 def _gather(scene: Scene, administrators: list[dict[str, Any]]) -> None:
     """Everybody signs up; two administrators together give the roles."""
     with scene.narrator.step(0, "Start", "/administration/") as tell:
-        list(
-            scene.pool.map(
-                lambda person: people.join(scene.url, person), scene.people.values()
-            )
-        )
+        list(scene.pool.map(lambda person: people.join(scene.url, person), scene.cast.values()))
         first, second = (
             people.sign_in(scene.url, row["email"], row["password"], row["totp_secret"])
             for row in administrators
         )
-        people.place(scene.people, first)
-        roles = people.appoint(scene.people, first, second)
+        people.place(scene.cast, first)
+        roles = people.appoint(scene.cast, first, second)
         tell(
-            f"portal, workers and beat run; {len(scene.people) + 2} accounts with one-time codes, "
+            f"portal, workers and beat run; {len(scene.cast) + 2} accounts with one-time codes, "
             f"{roles} roles given by two administrators"
         )
 
@@ -376,12 +370,10 @@ def _copier(scene: Scene) -> str:
 def _accounts(scene: Scene, administrators: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """Keep the one-time-code secrets of this demonstration and return who can sign in."""
     secrets = {row["email"]: row["totp_secret"] for row in administrators}
-    secrets |= {person.email: person.totp_secret for person in scene.people.values()}
+    secrets |= {person.email: person.totp_secret for person in scene.cast.values()}
     path = scene.folder / "accounts.json"
     path.touch(mode=0o600)
     path.write_text(json.dumps(secrets))
     shown = [(row["email"], row["password"], "administrator") for row in administrators]
-    shown += [
-        (person.email, person.password, person.name) for person in scene.people.values()
-    ]
+    shown += [(person.email, person.password, person.name) for person in scene.cast.values()]
     return shown

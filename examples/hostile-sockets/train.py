@@ -8,7 +8,6 @@ import os
 import socket
 
 import glovebox
-import torch
 from model import build
 
 opened = 0
@@ -43,4 +42,3 @@ for path in ("/code/x", "/data/x", "/data/mammography/x", "/usr/x", "/opt/x", "/
 print("opened", opened, "read", read, "written", written)
 glovebox.save_weights(build({}))
 glovebox.save_metrics(opened=opened, read=read, written=written)
-glovebox.save_config(torch=torch.__version__)
