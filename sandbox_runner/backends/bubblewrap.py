@@ -54,6 +54,7 @@ class Bubblewrap(LocalBackend):
     name = "bubblewrap"
     program = "bwrap"
     advice = "on Debian: apt install bubblewrap"
+    own_processes = 2  # bwrap itself and the first process of the namespace
 
     def version(self) -> str:
         """Return the version of bwrap, ``""`` where it is not installed."""

@@ -20,9 +20,6 @@ from sandbox_runner.spec import Limits
 CONTROLLERS: Final = ("memory", "pids", "cpu")
 PERIOD: Final = 100_000  # microseconds, the kernel's default
 
-# The sandbox program itself and the first process of the namespace are not the job's.
-OWN_PROCESSES: Final = 3
-
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -134,7 +131,7 @@ class Group:
         return held
 
     def _pids(self, home: Path, limits: Limits) -> bool:
-        return _write(home / "pids.max", str(limits.processes + OWN_PROCESSES))
+        return _write(home / "pids.max", str(limits.processes))
 
     def _cpu(self, home: Path, limits: Limits) -> bool:
         quota = max(1000, int(limits.cpus * PERIOD))

@@ -7,6 +7,7 @@ from typing import Final
 
 from policies.errors import CannotRun, Invalid
 from sandbox_runner.backends.bubblewrap import Bubblewrap
+from sandbox_runner.backends.gvisor import GVisor
 from sandbox_runner.backends.interface import Backend
 
 #: Isolation of one machine, weakest first; Kubernetes with Kata stands above both.
@@ -18,6 +19,8 @@ def backend(name: str) -> Backend:
     """Return the backend of this name. Raises :class:`Invalid` for an unknown one."""
     if name == "bubblewrap":
         return Bubblewrap()
+    if name == "gvisor":
+        return GVisor()
     raise Invalid(
         "The backend {name} is not known; there are: auto, {known}.",
         field="backend",
@@ -28,7 +31,7 @@ def backend(name: str) -> Backend:
 
 
 #: The backends of one machine, in the order in which ``auto`` tries them.
-BACKENDS: Final = ("bubblewrap",)
+BACKENDS: Final = ("gvisor", "bubblewrap")
 
 
 @functools.cache

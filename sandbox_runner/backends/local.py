@@ -18,7 +18,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,6 +120,9 @@ class LocalBackend(abc.ABC):
     program: str
     #: What to do where the program is not installed.
     advice: str
+    #: What the backend's own program takes of the control group, on top of the job's limits.
+    own_processes: int
+    own_bytes: int = 0
 
     def __init__(self) -> None:
         self._path = shutil.which(self.program)
@@ -206,7 +209,14 @@ class LocalBackend(abc.ABC):
         try:
             # Whatever a dead runner left under this name: a living one would hold the claim.
             group.remove()
-            group.create(spec.limits)
+            limits = spec.limits
+            group.create(
+                replace(
+                    limits,
+                    processes=limits.processes + self.own_processes,
+                    memory_bytes=limits.memory_bytes + self.own_bytes,
+                )
+            )
             loan.give()
             return self._launch(spec, image, group, claim, loan, uid, piped=piped)
         except BaseException:
@@ -305,7 +315,7 @@ class LocalBackend(abc.ABC):
             "RLIMIT_MSGQUEUE": 0,
         }
         if "pids" not in group.enforced:
-            rlimits["RLIMIT_NPROC"] = limits.processes + cgroups.OWN_PROCESSES
+            rlimits["RLIMIT_NPROC"] = limits.processes + self.own_processes
         if "memory" not in group.enforced:
             rlimits["RLIMIT_DATA"] = limits.memory_bytes
         return {

@@ -26,6 +26,7 @@ CALLS = {
                 "perf_event_open": 241, "userfaultfd": 282, "personality": 92},
 }  # fmt: skip
 CLONE_NEWUSER = 0x10000000
+PR_GET_NO_NEW_PRIVS = 39
 
 
 def any_network() -> bool:
@@ -125,7 +126,7 @@ answers = {
     "processes": others(),
     "root_user": os.getuid() == 0 or os.geteuid() == 0,
     "capabilities": any(int(status(name), 16) for name in ("CapPrm", "CapEff", "CapBnd")),
-    "new_privileges": status("NoNewPrivs") != "1",
+    "new_privileges": libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1,
     "namespaces": libc.unshare(CLONE_NEWUSER) == 0,
     "system_calls": system_calls(),
     "descriptors": extra_descriptors(),

@@ -186,3 +186,56 @@ def build(machine: str | None = None, *, gpus: bool = False) -> bytes:
         program += [Instruction(EQUAL, number, 0, 1), Instruction(RETURN, answer)]
     program.append(Instruction(RETURN, refuse(errno.ENOSYS)))
     return b"".join(instruction.packed() for instruction in program)
+
+
+def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
+    """Return the argument conditions, in OCI's words, under which an examined call is allowed."""
+    if name == "clone":
+        # value is the mask, valueTwo what must remain of it.
+        condition = {
+            "index": 0,
+            "value": CLONE_NAMESPACES,
+            "valueTwo": 0,
+            "op": "SCMP_CMP_MASKED_EQ",
+        }
+        return [(condition,)]
+    index, values = {
+        "socket": (0, [AF_UNIX]),
+        "socketpair": (0, [AF_UNIX]),
+        "ioctl": (1, list(IOCTLS.values())),
+        "prctl": (0, list(PRCTLS.values())),
+    }[name]
+    return [({"index": index, "value": value, "op": "SCMP_CMP_EQ"},) for value in values]
+
+
+def oci(machine: str | None = None, *, absent: frozenset[str] = frozenset()) -> dict[str, object]:
+    """Return the same filter as an OCI runtime's ``linux.seccomp`` (runtime-spec, config-linux).
+
+    ``absent`` are calls that the runtime's own kernel does not have, which are left to it.
+    """
+    machine = machine or platform.machine()
+    known = syscalls.numbers(machine)
+    allowed = sorted(
+        {name for _, names in syscalls.ALLOWED.values() for name in names.split() if name in known}
+        | absent
+    )
+    rules: list[dict[str, object]] = [{"names": allowed, "action": "SCMP_ACT_ALLOW"}]
+    for name in syscalls.EXAMINED:
+        rules += [
+            {"names": [name], "action": "SCMP_ACT_ALLOW", "args": list(conditions)}
+            for conditions in _arguments(name)
+        ]
+    rules += [
+        {
+            "names": [name for name in names.split() if name in known and name not in absent],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": code,
+        }
+        for _, code, names in syscalls.REFUSED.values()
+    ]
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.ENOSYS,
+        "architectures": ["SCMP_ARCH_X86_64" if machine == "x86_64" else "SCMP_ARCH_AARCH64"],
+        "syscalls": rules,
+    }

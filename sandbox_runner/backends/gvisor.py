@@ -1,0 +1,259 @@
+"""Seal a process tree with gVisor: a kernel of its own between the program and this machine's.
+
+``runsc run`` with an OCI bundle of ours, never ``runsc do``, which shows the host's root. The
+supervisor stays root here, because runsc sets up its own confinement, but everything of it lives
+in a process namespace that ends with its first process.
+
+Which platform intercepts system calls is found by trying. Debian 12 packages a runsc of 2022,
+which has only ptrace (slow: every call stops the program twice) and kvm; newer ones from
+https://gvisor.dev/docs/user_guide/install/ have systrap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from policies.errors import CannotRun
+from sandbox_runner import image as images
+from sandbox_runner.backends import seccomp
+from sandbox_runner.backends.interface import Line
+from sandbox_runner.backends.local import (
+    STAGE,
+    Command,
+    Descriptors,
+    Ends,
+    LocalBackend,
+    thread_counts,
+)
+from sandbox_runner.spec import MiB, Mount, SandboxSpec
+
+#: Fastest first.
+PLATFORMS: Final = ("systrap", "kvm", "ptrace")
+TRY_SECONDS: Final = 3
+DOORS: Final = "/opt/doors"
+PROGRESS_FD: Final = 9
+
+# runsc hands no descriptors on, so a shell opens the progress pipe under its number first. The
+# empty line says that the program began.
+OPEN_DOORS: Final = f'exec {PROGRESS_FD}>>{DOORS}/progress; echo >&{PROGRESS_FD}; exec "$@"'
+
+FLAGS: Final = (
+    "--network=none",  # nothing but a loopback of its own
+    "--ignore-cgroups",  # the groups around it are ours
+    "--host-fifo=open",  # of the mounts only the progress pipe is one
+    "--host-uds=none",
+    "--oci-seccomp",  # the same calls as with bubblewrap, before its own kernel sees them
+    "--file-access-mounts=shared",
+    "--overlay2=none",
+)
+
+
+class GVisor(LocalBackend):
+    """The backend. One object may run many sandboxes at once."""
+
+    name = "gvisor"
+    program = "runsc"
+    advice = "see https://gvisor.dev/docs/user_guide/install/"
+    # Threads of runsc, its gofer and its kernel; under ptrace also a stub a process and thread.
+    own_processes = 256
+    own_bytes = 192 * MiB
+
+    def version(self) -> str:
+        """Return version and platform, ``""`` where runsc is not installed."""
+        if self._path is None:
+            return ""
+        return f"{_version(self._path)} {self.platform or 'no platform'}"
+
+    @functools.cached_property
+    def platform(self) -> str | None:
+        """The fastest platform that works here, tried once; None where none does."""
+        if self._path is None or not self._root:
+            return None
+        return next((name for name in PLATFORMS if _works(self._path, name)), None)
+
+    @property
+    def auto(self) -> bool:
+        """ptrace is many times slower, so it is used only where it is asked for."""
+        return self.platform not in (None, "ptrace")
+
+    def check(self) -> list[Line]:
+        """Try, and say line by line what this machine enforces."""
+        if self._path is not None and not self._root:
+            return [Line("starts", "missing", "needs root", "run as root, or use bubblewrap")]
+        if self._path is not None and self.platform is None:
+            return [Line("starts", "missing", "no platform of gVisor works here", self.advice)]
+        lines = super().check()
+        if self.platform == "ptrace":
+            lines.append(
+                Line(
+                    "a fast platform",
+                    "weak",
+                    "ptrace only: auto prefers bubblewrap where the policy lets it",
+                    f"a runsc with systrap: {self.advice}",
+                    required=False,
+                )
+            )
+        return lines
+
+    def command(
+        self,
+        spec: SandboxSpec,
+        image: images.Image,
+        mounts: tuple[Mount, ...],
+        descriptors: Descriptors,
+        ends: Ends,
+        uid: int | None,
+    ) -> Command:
+        """Return how to call runsc for one sandbox."""
+        if uid is None or self.platform is None:
+            raise CannotRun(
+                "gVisor cannot run here: it needs root and a platform that works.",
+                code="sandbox.isolation",
+            )
+        if spec.extra_fds:
+            raise CannotRun("gVisor hands no descriptors on.", code="sandbox.isolation")
+        # Releases before 2024 have no clone3 and answer ENOSYS, which the C library understands;
+        # their filter can only answer EPERM, which it does not.
+        date = re.search(r"20\d{6}", self.version())
+        old = date is not None and date[0] < "20240101"
+        absent = frozenset({"clone3"} if old else ())
+        config = bundle(spec, image, mounts, uid, absent)
+        return Command(
+            argv=(
+                *("runsc", f"--root={STAGE}/state", f"--platform={self.platform}", *FLAGS),
+                *("run", f"--bundle={STAGE}/bundle", spec.id),
+            ),
+            plan={
+                "apart": True,
+                "fifo": DOORS,
+                "bundle": {"config.json": json.dumps(config)},
+                "env": {"PATH": "/usr/bin:/bin"},
+                # The limits of descriptors and processes hold inside; outside is gVisor itself.
+                "rlimits": {"RLIMIT_CORE": 0},
+            },
+        )
+
+    def terminator(self, pid: int) -> Callable[[], None]:
+        """Return how to send SIGTERM to the program: runsc passes it on."""
+
+        def terminate() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+        return terminate
+
+
+def bundle(
+    spec: SandboxSpec,
+    image: images.Image,
+    mounts: tuple[Mount, ...],
+    uid: int,
+    absent: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """Return the OCI configuration (runtime-spec 1.0.2) of one sandbox."""
+    limits = spec.limits
+    environment = {
+        **image.env,
+        **thread_counts(spec),
+        **spec.env,
+        "GLOVEBOX_PROGRESS_FD": str(PROGRESS_FD),
+    }
+    binds = [_bind(f"{STAGE}/m{i}", m.target, "rw" if m.writable else "ro") for i, m in
+             enumerate(mounts)]  # fmt: skip
+    binds += [
+        _bind(f"{STAGE}/doors", DOORS, "rw"),
+        _bind(f"{STAGE}/tmp", "/tmp", "rw"),  # noqa: S108 - inside
+        _bind(f"{STAGE}/shm", "/dev/shm", "rw"),  # noqa: S108
+    ]
+    if spec.output is not None:
+        binds.append(_bind(f"{STAGE}/output", "/output", "rw"))
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": f"{STAGE}/root", "readonly": True},
+        "hostname": "glovebox",
+        "process": {
+            "terminal": False,
+            "user": {"uid": uid, "gid": uid},
+            "args": ["/bin/sh", "-c", OPEN_DOORS, "sh", *spec.argv],
+            "env": [f"{name}={value}" for name, value in environment.items()],
+            "cwd": spec.workdir,
+            "noNewPrivileges": True,
+            "capabilities": {
+                kind: [] for kind in ("bounding", "effective", "inheritable", "permitted")
+            },
+            "rlimits": [
+                {"type": name, "hard": value, "soft": value}
+                for name, value in (
+                    ("RLIMIT_CORE", 0),
+                    ("RLIMIT_NOFILE", limits.open_files),
+                    ("RLIMIT_NPROC", limits.processes),
+                )
+            ],
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+            *binds,
+        ],
+        "linux": {
+            "namespaces": [
+                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+            ],
+            "seccomp": seccomp.oci(absent=absent),
+        },
+    }
+
+
+def _bind(source: str, target: str, mode: str) -> dict[str, Any]:
+    options = ["bind", mode, "nosuid", "nodev"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
+
+
+@functools.cache
+def _version(program: str) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    first = done.stdout.splitlines()[0] if done.stdout else ""
+    return first.removeprefix("runsc version ").strip()
+
+
+def _works(program: str, platform: str) -> bool:
+    """Return whether a trivial program runs under a platform."""
+    if platform == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    folder = Path(tempfile.mkdtemp(prefix="glovebox-gvisor-"))
+    try:
+        shell = Path("/bin/sh").resolve()
+        config = {
+            "ociVersion": "1.0.2",
+            "root": {"path": "/", "readonly": True},
+            "process": {"user": {"uid": 65534, "gid": 65534}, "args": [str(shell), "-c", "exit 7"],
+                        "cwd": "/", "noNewPrivileges": True, "env": []},
+            "linux": {"namespaces": [{"type": "network"}, {"type": "pid"}]},
+        }  # fmt: skip
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        done = subprocess.run(
+            [program, f"--root={folder}/state", f"--platform={platform}", "--network=none",
+             "--ignore-cgroups", "run", f"--bundle={folder}", f"try-{platform}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=TRY_SECONDS, check=False, start_new_session=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        subprocess.run(
+            [program, f"--root={folder}/state", "delete", "--force", f"try-{platform}"],
+            capture_output=True, check=False, timeout=TRY_SECONDS,
+        )  # fmt: skip
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return done.returncode == 7
