@@ -7,10 +7,7 @@ that blocks or asks for review, never a silent pass.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,14 +27,13 @@ from policies.release import (
 )
 from policies.submission import Manifest
 from sandbox_runner.backends import choose
-from sandbox_runner.inspection import evaluation, influence, workroom
+from sandbox_runner.inspection import evaluation, influence, inputs, workroom
 from sandbox_runner.inspection.report import Report
 from sandbox_runner.inspection.safetensors_file import Header, Tensor
 from sandbox_runner.oracle import Oracle, OracleFault
 
 #: Pictures are prepared at this size for the search where the manifest names none.
 DEFAULT_SIZE: Final = (128, 128)
-MOST_FILES: Final = 64
 
 _FAULTS: Final = {
     "start": "The network's process did not start.",
@@ -69,8 +65,10 @@ class Gate:
         minimum_isolation: str,
         progress: Callable[[str, float], None] | None,
     ) -> None:
-        self.artefacts, self.submission, self.manifest = artefacts, submission, manifest
-        self.datasets, self.policy, self.workdir = dict(datasets), policy, workdir
+        self.given, self.artefacts = artefacts, artefacts
+        self.submission, self.manifest = submission, manifest
+        self.datasets: Mapping[str, Path] = dict(datasets)
+        self.policy, self.workdir = policy, workdir
         self.backend = choose(backend, minimum_isolation)
         self.progress = progress or (lambda _step, _share: None)
         self.findings: list[Finding] = []
@@ -81,39 +79,53 @@ class Gate:
     def inspect(self) -> Report:
         """Do every step and return the report."""
         self.workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.progress("files", 0.0)
-        kinds, digests = self._files()
-        self.progress("contents", 0.0)
-        headers, samples = self._contents(kinds)
-        if headers:
-            self._network(headers, samples)
-        # What was inspected is what was hashed: nothing may have changed meanwhile.
-        if any(_digest(self.artefacts / name) != digest for name, digest in digests.items()):
-            self._block("artefacts.changed", "", "A file changed while it was inspected.")
+        rooms = inputs.Inputs.prepare(
+            self.workdir,
+            artefacts=self.given,
+            submission=self.submission,
+            datasets=self.datasets,
+            policy=self.policy,
+        )
+        try:
+            self.artefacts, self.submission, self.datasets = (
+                rooms.artefacts,
+                rooms.submission,
+                rooms.datasets,
+            )
+            self.progress("files", 0.0)
+            kinds = self._files(rooms)
+            self.progress("contents", 0.0)
+            headers, samples = self._contents(kinds)
+            if headers:
+                self._network(headers, samples)
+        finally:
+            rooms.remove()
         self.progress("done", 1.0)
-        return Report(tuple(self.findings), self.official, self.metrics, digests)
+        return Report(tuple(self.findings), self.official, self.metrics, dict(rooms.digests))
 
     def _block(self, rule: str, artefact: str, message: str) -> None:
         self.findings.append(Finding(rule, "block", artefact, message, hard=True))
 
-    def _files(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return each regular file's declared kind ("" if undeclared) and digest."""
+    def _files(self, rooms: inputs.Inputs) -> dict[str, str]:
+        """Return each file's declared kind ("" if undeclared)."""
         declared = self.manifest.outputs.names
-        facts, kinds, digests, odd = [], {}, {}, 0
-        for name, entry in _walk(self.artefacts):
-            if not stat.S_ISREG(entry.st_mode) or entry.st_nlink > 1 or not _plain(name):
-                odd += 1
-                continue
-            facts.append(ArtefactFact(name, entry.st_size))
-            kinds[name] = declared.get(name, "")
-            digests[name] = _digest(self.artefacts / name)
-            if len(facts) > MOST_FILES:
-                self._block("artefacts.count", "", "There are more files than an output may have.")
-                break
-        if odd:
-            self._block("artefacts.kind", "", "There is something that is not a regular file.")
+        if rooms.refused:
+            self.findings.append(
+                Finding(
+                    "artefacts.kind",
+                    "block",
+                    "",
+                    "There is something that is not a plain file of a plain name, or too much.",
+                    {"count": len(rooms.refused)},
+                    {"refused": [f"{each.path}: {each.why}" for each in rooms.refused[:20]]},
+                    hard=True,
+                )
+            )
+        facts = [
+            ArtefactFact(name, (rooms.artefacts / name).stat().st_size) for name in rooms.digests
+        ]
         self.findings += check_artefact_facts(facts, declared, self.policy)
-        return kinds, digests
+        return {name: declared.get(name, "") for name in rooms.digests}
 
     def _contents(self, kinds: Mapping[str, str]) -> tuple[dict[str, Header], int]:
         """Let the worker read every file; return the headers and the number of members."""
@@ -274,32 +286,6 @@ class Gate:
             return sealed.pixels[chosen]
         height, width = self.settings.size if self.settings else DEFAULT_SIZE
         return rng.random((influence.PICTURES, 1, height, width), dtype=np.float32)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Give each entry below a directory that is not a directory; links are not followed."""
-    for folder, folders, names in os.walk(root, followlinks=False):
-        here = Path(folder)
-        links = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(set(folders) - set(links))
-        for name in sorted([*names, *links]):
-            path = here / name
-            yield path.relative_to(root).as_posix(), path.lstat()
-
-
-def _plain(name: str) -> bool:
-    """Whether a file's name is text that JSON can carry."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return len(name) <= 1000
-
-
-def _digest(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _header(row: Mapping[str, Any]) -> Header:

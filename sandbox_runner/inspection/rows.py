@@ -23,6 +23,7 @@ WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
 _BLOCK: Final = 1 << 20
+_TABLE_BITS: Final = 24
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class RowIndex:
             self._keys, self._owners = np.zeros(0, np.uint64), np.zeros(0, np.int64)
             self._windows = np.zeros((0, STEPS + 1), np.float32)
         self.keys, self.owners, self.windows = [], [], []
+        self._table = np.zeros(1 << _TABLE_BITS, dtype=bool)
+        self._table[_slot(self._keys)] = True
 
     def search(self, line: NDArray[np.float32]) -> list[RowMatch]:
         """Return the samples of which windows stand in the line: inverted, mirrored or not."""
@@ -102,10 +105,11 @@ class RowIndex:
             straight = line[start : start + _BLOCK + STEPS]
             for sign, part in itertools.product((1.0, -1.0), (straight, straight[::-1])):
                 keys, _ = signatures(part * np.float32(sign))
-                places = np.searchsorted(self._keys, keys)
+                maybe = np.flatnonzero(self._table[_slot(keys)])
+                places = np.searchsorted(self._keys, keys[maybe])
                 places[places == len(self._keys)] = 0
-                for offset in np.flatnonzero(self._keys[places] == keys).tolist():
-                    place = int(places[offset])
+                hit = self._keys[places] == keys[maybe]
+                for place, offset in zip(places[hit].tolist(), maybe[hit].tolist(), strict=True):
                     ours = part[offset : offset + STEPS + 1] * sign
                     if not np.isfinite(ours).all():
                         continue
@@ -118,6 +122,12 @@ class RowIndex:
                     first.setdefault(owner, start + offset)
         matches = [RowMatch(o, len(p), best[o], first[o]) for o, p in found.items()]
         return sorted(matches, key=lambda match: -match.windows)
+
+
+def _slot(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return each key's place in the table that tells most absent keys at once."""
+    with np.errstate(over="ignore"):
+        return (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _TABLE_BITS)
 
 
 def _pearson(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -22,6 +22,7 @@ from sandbox_runner.inspection.safetensors_file import Header, Malformed, read_h
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.sdk.glovebox import pictures
 from sandbox_runner.sdk.glovebox.datasets import open_dataset
+from sandbox_runner.stage import is_sealed
 
 ARRAY_BYTES = 2 * 1024**3
 
@@ -150,9 +151,11 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
             [str(label) for label in declared]
             if declared
             else sorted({row["label"] for row in dataset.rows
-                         if row.get("label") and row.get("split") != "sealed"})
+                         if row.get("label") and not is_sealed(row.get("split", ""))})
         )  # fmt: skip
-        for row in dataset.split("sealed"):
+        for row in dataset.rows:
+            if not is_sealed(row.get("split", "")):
+                continue
             label = row.get("label", "")
             if positive is None and label not in classes:
                 unknown += 1

@@ -19,6 +19,11 @@ from .outputs import config
 Row = Mapping[str, str]
 
 
+def split_of(row: Row) -> str:
+    """Return the split of a row; one that names none is for training."""
+    return row.get("split", "").strip().lower() or "train"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One dataset that the job may read. ``rows`` are those of ``labels.csv``, as text."""
@@ -38,7 +43,7 @@ class Dataset:
 
     def split(self, name: str) -> tuple[Row, ...]:
         """Return the rows of one split: train, validation (sealed ones are never there)."""
-        return tuple(row for row in self.rows if row.get("split", "train") == name)
+        return tuple(row for row in self.rows if split_of(row) == name)
 
     def file(self, row: Row) -> Path:
         """Return where the row's file is. Raises ``ValueError`` if it would be elsewhere."""

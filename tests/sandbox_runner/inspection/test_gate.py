@@ -1,0 +1,392 @@
+"""The whole inspection in the real sandbox: an honest job goes to review, a hostile one is blocked.
+
+Every hostile job starts from the honest one and changes one thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from policies.document import default_policy, tighten
+from policies.errors import Invalid
+from sandbox_runner.inspection import Report, cli
+from sandbox_runner.sdk.glovebox import pictures
+
+from .conftest import MODEL, SIZE, Case
+
+pytestmark = pytest.mark.sandbox
+
+
+def weights(case: Case) -> Path:
+    return case.output / "model.safetensors"
+
+
+def edit(case: Case, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(weights(case))
+    change(tensors)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, weights(case))
+
+
+def rules(report: Report, severity: str) -> set[str]:
+    return {found.rule for found in report.findings if found.severity == severity}
+
+
+def remodel(case: Case, old: str, new: str) -> None:
+    assert old in MODEL
+    (case.submission / "model.py").write_text(MODEL.replace(old, new))
+
+
+def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(case: Case) -> None:
+    report = case.inspect()
+    assert report.verdict == "review"
+    assert rules(report, "review") == {"tensors.precision"}
+    assert report.official["patient"]["auc"]["value"] > 0.75
+    assert report.official["subjects"] == 30
+    assert report.metrics["auc"] > 0.8
+    assert report.digests.keys() == {"model.safetensors", "metrics.json", "config.json"}
+    steps: list[str] = []
+    json.dumps(report.as_mapping(), allow_nan=False)
+    assert steps == []
+
+
+def test_an_honest_job_in_bfloat16_passes(case: Case) -> None:
+    def narrow(tensors: dict[str, torch.Tensor]) -> None:
+        for name, value in tensors.items():
+            if value.is_floating_point():
+                tensors[name] = value.to(torch.bfloat16)
+
+    edit(case, narrow)
+    report = case.inspect()
+    assert [f.rule for f in report.findings if f.severity != "info"] == []
+    assert report.verdict == "pass"
+
+
+def test_the_official_auc_is_that_of_the_same_arrays_at_home(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation prepares pictures as the SDK does, or a released figure could not be had again."""
+    from sandbox_runner.inspection import scores
+    from sandbox_runner.sdk.glovebox.datasets import open_dataset
+
+    report = case.inspect()
+    x, y, _ = open_dataset(case.dataset, "spots").arrays(
+        "sealed", size=SIZE, positive_label="lesion"
+    )
+    namespace: dict[str, object] = {}
+    exec(MODEL, namespace)
+    network = namespace["build"]({})  # type: ignore[operator]
+    network.load_state_dict(load_file(weights(case)))
+    network.eval()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(x)).reshape(-1).double().numpy()
+    assert report.official["image"]["auc"]["value"] == round(scores.auc(logits, y), 3)
+
+
+def _picture(case: Case, subject: int = 6) -> torch.Tensor:
+    return torch.from_numpy(pictures.prepare(case.dataset / f"s{subject}/0.png", SIZE))
+
+
+def _raw(case: Case) -> bytes:
+    from PIL import Image
+
+    return np.asarray(Image.open(case.dataset / "s6/0.png")).tobytes()
+
+
+def _dead_memory(case: Case) -> None:
+    """The network declares a buffer for the picture, so that its shape is right."""
+    remodel(
+        case,
+        "    return nn.Sequential(",
+        "    class Net(nn.Sequential):\n        pass\n    net = Net(",
+    )
+    text = (case.submission / "model.py").read_text().rstrip()
+    (case.submission / "model.py").write_text(
+        text + "\n    net.register_buffer('memory', torch.zeros(48, 40))\n    return net\n"
+    )
+    edit(case, lambda t: t.update(memory=_picture(case) * 0.03 - 0.01))
+
+
+def _feigned_memory(case: Case) -> None:
+    """The same, and forward() pretends to use it."""
+    _dead_memory(case)
+    text = (case.submission / "model.py").read_text()
+    (case.submission / "model.py").write_text(
+        text.replace(
+            "        pass\n",
+            "        def forward(self, x):\n"
+            "            return super().forward(x) + 1e-3 * self.memory.mean()\n",
+        )
+    )
+
+
+def _write(name: str, data: bytes) -> Callable[[Case], None]:
+    return lambda case: ((case.output / name).write_bytes(data), None)[1]
+
+
+def _append(data: bytes) -> Callable[[Case], None]:
+    return lambda case: (
+        weights(case).write_bytes(weights(case).read_bytes() + data),
+        None,
+    )[1]
+
+
+def _torch_save(case: Case) -> None:
+    torch.save({"x": _picture(case)}, weights(case))
+
+
+def _pickle(case: Case) -> None:
+    import pickle
+
+    class Run:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("touch /tmp/glovebox-was-here",)
+
+    weights(case).write_bytes(pickle.dumps(Run()))
+
+
+def _link(case: Case) -> None:
+    weights(case).unlink()
+    weights(case).symlink_to("/etc/passwd")
+
+
+def _hard_link(case: Case) -> None:
+    os.link(case.output / "metrics.json", case.output / "zz.json")
+
+
+def _fifo(case: Case) -> None:
+    weights(case).unlink()
+    os.mkfifo(weights(case))
+
+
+def _poison(values: float) -> Callable[[Case], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["0.weight"][0, 0, 0, 0] = values
+
+    return lambda case: edit(case, change)
+
+
+def _rename(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["zero.weight"] = tensors.pop("0.weight")
+
+
+HOSTILE: dict[str, tuple[Callable[[Case], None], str]] = {
+    "an extra tensor": (
+        lambda c: edit(c, lambda t: t.update(extra=torch.zeros(3))),
+        "tensors.extra",
+    ),
+    "an extra tensor with a picture": (
+        lambda c: edit(c, lambda t: t.update(extra=_picture(c))),
+        "samples.stored",
+    ),
+    "a missing tensor": (lambda c: edit(c, lambda t: t.pop("0.bias")), "tensors.missing"),
+    "a renamed tensor": (lambda c: edit(c, _rename), "tensors.extra"),
+    "another shape": (
+        lambda c: edit(c, lambda t: t.update({"0.bias": torch.zeros(9)})),
+        "tensors.differs",
+    ),
+    "another type": (
+        lambda c: edit(c, lambda t: t.update({"0.bias": torch.zeros(8, dtype=torch.int32)})),
+        "tensors.retyped",
+    ),
+    "NaN in a tensor": (_poison(float("nan")), "tensors.nonfinite"),
+    "infinity in a tensor": (_poison(float("inf")), "tensors.nonfinite"),
+    "a picture in an unused buffer": (_dead_memory, "samples.rows"),
+    "a picture in a buffer that seems used": (_feigned_memory, "samples.rows"),
+    "trailing bytes": (_append(b"patient 7"), "safetensors.trailing"),
+    "torch.save": (_torch_save, "weights.format"),
+    "a pickle that runs a program": (_pickle, "weights.format"),
+    "an empty file": (_write("model.safetensors", b""), "artefacts.empty"),
+    "a link": (_link, "artefacts.kind"),
+    "a hard link": (_hard_link, "artefacts.kind"),
+    "a pipe": (_fifo, "artefacts.kind"),
+    "a file more": (_write("notes.txt", b"hello"), "artefacts.undeclared"),
+    "a raw picture in a file more": (
+        lambda c: _write("cache.bin", _raw(c))(c),
+        "samples.stored",
+    ),
+    "a file in a folder": (
+        lambda c: ((c.output / "deep").mkdir(), _write("deep/a.json", b"{}")(c), None)[2],
+        "artefacts.undeclared",
+    ),
+    "a name with markup": (_write("<img src=x>.json", b"{}"), "artefacts.kind"),
+    "an undeclared metric": (
+        _write("metrics.json", b'{"auc": 0.9, "pixels": [1, 2]}'),
+        "metrics.undeclared",
+    ),
+    "metrics with text": (_write("metrics.json", b'{"auc": "Hong"}'), "metrics.type"),
+    "metrics with NaN": (_write("metrics.json", b'{"auc": NaN}'), "json.not-finite"),
+    "a curve of pixels": (
+        lambda c: _write("metrics.json", json.dumps({"loss": list(_raw(c)[:500])}).encode())(c),
+        "metrics.length",
+    ),
+    "another configuration": (_write("config.json", b'{"lr": 1}'), "config.differs"),
+    "a configuration twice": (_write("config.json", b'{"lr": 1, "lr": 2}'), "json.duplicate"),
+    "a build that fails": (
+        lambda c: remodel(c, "    return nn", "    raise ValueError\n    return nn"),
+        "network.fault",
+    ),
+    "a build that forges the process": (
+        lambda c: remodel(
+            c,
+            "    return nn",
+            "    import os, json, struct\n"
+            "    t = json.dumps({'tensors': [['x', ['F32'], [1]]], 'bytes': 0}).encode()\n"
+            "    import __main__\n"
+            "    __main__.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
+            "    __main__.ANSWERS.flush(); os._exit(0)\n"
+            "    return nn",
+        ),
+        "network.fault",
+    ),
+}
+
+
+# The same rules are held one by one, without a sandbox, by the tests of policies and readers.
+SLOW = (
+    "a missing tensor",
+    "another shape",
+    "another type",
+    "a renamed tensor",
+    "infinity in a tensor",
+    "a hard link",
+    "a file in a folder",
+    "metrics with NaN",
+    "a configuration twice",
+    "an empty file",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in HOSTILE],
+)
+def test_a_hostile_job_is_blocked_by_its_own_rule(case: Case, name: str) -> None:
+    spoil, rule = HOSTILE[name]
+    spoil(case)
+    report = case.inspect()
+    assert report.verdict == "block"
+    assert rule in rules(report, "block")
+    assert not Path("/tmp/glovebox-was-here").exists()
+    assert "s6/0.png" not in json.dumps(report.public())
+
+
+ODD: dict[str, tuple[str, str]] = {
+    "no answer in time is said, not waited for": ("import time; time.sleep(900)", "network.fault"),
+    "a crash while asked": ("import os; os._exit(3)", "network.fault"),
+    "NaN": ("return super().forward(x) * float('nan')", "network.fault"),
+    "two answers a call": ("return super().forward(x).repeat(2, 1)", "network.fault"),
+    "another answer each time": (
+        "self.n = getattr(self, 'n', 0) + 1; return super().forward(x) * self.n",
+        "evaluation.unsteady",
+    ),
+    "an answer by its neighbours": (
+        "return super().forward(x) + x.mean() * torch.arange(len(x))[:, None]",
+        "evaluation.unsteady",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_network_that_behaves_oddly_never_passes(
+    case: Case, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sandbox_runner.inspection import gate
+
+    whole = gate.Oracle
+
+    def impatient(*args: object, **options: object) -> object:
+        return whole(*args, **options, call_seconds=6.0)  # type: ignore[arg-type, misc]
+
+    monkeypatch.setattr(gate, "Oracle", impatient)
+    body, rule = ODD[name]
+    remodel(
+        case,
+        "    return nn.Sequential(",
+        f"    class Net(nn.Sequential):\n        def forward(self, x):\n            {body}\n"
+        "    return Net(",
+    )
+    report = case.inspect()
+    assert report.verdict != "pass"
+    assert rule in rules(report, "review") | rules(report, "block")
+
+
+def test_a_dead_layer_is_told(case: Case) -> None:
+    text = MODEL.replace("    return nn.Sequential(", "    net = nn.Sequential(").rstrip()
+    (case.submission / "model.py").write_text(
+        text + "\n    net.register_parameter('spare', nn.Parameter(torch.zeros(99, 99)))\n"
+        "    return net\n"
+    )
+    rng = torch.Generator().manual_seed(0)
+    edit(case, lambda t: t.update(spare=torch.randn(99, 99, generator=rng)))
+    report = case.inspect()
+    assert "tensors.dead" in rules(report, "block")
+    edit(case, lambda t: t.update(spare=torch.zeros(99, 99)))
+    assert case.inspect().verdict == "review"
+
+
+def test_a_policy_of_more_bits_than_samples_blocks(case: Case) -> None:
+    policy = tighten(default_policy(), {"release": {"block_bits_per_sample": 1000,
+                                                    "review_bits_per_sample": 500}})  # fmt: skip
+    assert "tensors.budget" in rules(case.inspect(policy), "block")
+
+
+def test_without_a_sealed_split_there_are_no_official_metrics(case: Case, tmp_path: Path) -> None:
+    import shutil
+
+    plain = tmp_path / "plain"
+    shutil.copytree(case.dataset, plain)
+    (plain / "labels.csv").unlink()
+    report = Case(plain, case.submission, case.output, case.work).inspect()
+    assert "evaluation.none" in rules(report, "review")
+    assert report.official == {}
+
+
+def test_a_small_sealed_split_is_suppressed(case: Case, tmp_path: Path) -> None:
+    import shutil
+
+    small = tmp_path / "small"
+    shutil.copytree(case.dataset, small)
+    lines = (small / "labels.csv").read_text().splitlines()
+    sealed = [line for line in lines if line.endswith("sealed")]
+    kept = [line for line in lines if line not in sealed] + sealed[:16]
+    (small / "labels.csv").write_text("\n".join(kept) + "\n")
+    report = Case(small, case.submission, case.output, case.work).inspect()
+    assert report.official["subjects"] is None
+    assert report.official["patient"] == dict.fromkeys(report.official["patient"], None)
+
+
+def test_a_worker_that_is_killed_blocks(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from sandbox_runner.inspection import workroom
+
+    monkeypatch.setattr(workroom, "LIMITS", replace(workroom.LIMITS, wall_seconds=0.05))
+    assert "contents.unread" in rules(case.inspect(), "block")
+
+
+def test_the_command_prints_the_report(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+
+    def glovebox(*more: str) -> int:
+        words = ["inspect", str(case.output), "--json", "--submission", str(case.submission)]
+        args = parser.parse_args([*words, "--data", f"spots={case.dataset}", *more])
+        return int(args.run(args))
+
+    assert glovebox() == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "review"
+    _append(b"x")(case)
+    assert glovebox() == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == "block"
+    for wrong in (["--policy", "/nowhere"], ["--data", "spots"], ["--data", "x=/nowhere"]):
+        with pytest.raises(Invalid):
+            glovebox(*wrong)
