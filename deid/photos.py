@@ -22,7 +22,7 @@ from deid.pixels.interface import Box, Detector, without_contained
 from deid.pixels.redact import redact
 from policies.errors import Invalid, _
 
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP")
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
 MAXIMUM_PIXELS = 60_000_000
 MAXIMUM_BYTES = 256 << 20
@@ -131,6 +131,7 @@ def _decode(data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            Image.init()
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAXIMUM_PIXELS:
                     raise PhotoRefused("too-large")
