@@ -32,7 +32,7 @@ class Formatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        parts = []
+        parts: list[str] = []
         error = ei[1]
         while error is not None and len(parts) < MAXIMUM_CAUSES:
             frames = traceback.extract_tb(error.__traceback__)

@@ -7,12 +7,13 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from portal import keys
 from portal.accounts import queries
 from portal.accounts.models import Person
-from portal.accounts.sign_in_events import sign_in_failed
+from portal.accounts.sign_in_events import client_address, sign_in_failed
 
 CONTEXT = "mfa.secret"
 
@@ -20,8 +21,19 @@ CONTEXT = "mfa.secret"
 class AccountAdapter(DefaultAccountAdapter):
     """Sign-in by e-mail; every failure leaves an audit event."""
 
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        try:
+            super().pre_authenticate(request, **credentials)
+        except ValidationError:
+            self._failed(request, credentials, "throttled")
+            raise
+
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
-        sign_in_failed(str(credentials.get("email") or ""), reason="password")
+        self._failed(request, credentials, "password")
+
+    def _failed(self, request: HttpRequest, credentials: dict[str, Any], reason: str) -> None:
+        email = str(credentials.get("email") or "")
+        sign_in_failed(email, reason=reason, address=client_address(request))
 
 
 class MFAAdapter(DefaultMFAAdapter):

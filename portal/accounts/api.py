@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from allauth.account import app_settings as account_settings
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
@@ -15,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from policies.errors import Denied, Invalid, _
+from policies.errors import Denied, _
 from portal.accounts import actions, queries, roles, second_factor
 from portal.accounts import serializers as shapes
 from portal.accounts.middleware import proved_second_factor
@@ -82,10 +81,7 @@ class PeopleView(generics.ListAPIView[Person]):
 
     @extend_schema(request=shapes.NewPersonSerializer, responses=shapes.PersonSerializer)
     def post(self, request: Request) -> Response:
-        if (
-            account_settings.EMAIL_VERIFICATION
-            == account_settings.EmailVerificationMethod.MANDATORY
-        ):
+        if second_factor.must_confirm_email():
             raise Denied(
                 _("Sign up on the page: your address must be confirmed by e-mail."),
                 code="accounts.confirm-email",
@@ -124,33 +120,14 @@ class OrganisationsView(generics.ListAPIView[Organisation]):
     serializer_class = shapes.OrganisationSerializer
     queryset = Organisation.objects.order_by("pk")
 
-    @extend_schema(request=shapes.OrganisationSerializer, responses=shapes.OrganisationSerializer)
+    @extend_schema(
+        request=shapes.NewOrganisationSerializer, responses=shapes.OrganisationSerializer
+    )
     def post(self, request: Request) -> Response:
-        fields = request.data
-        organisation = actions.create_organisation(
-            name=_word(fields, "name"),
-            country=_word(fields, "country", "KR"),
-            external=_flag(fields, "external", True),
-            by=signed_in(request),
-        )
+        fields = fields_of(shapes.NewOrganisationSerializer, request)
+        organisation = actions.create_organisation(**fields, by=signed_in(request))
         body = shapes.OrganisationSerializer(organisation).data
         return Response(body, status=status.HTTP_201_CREATED)
-
-
-def _word(fields: Any, name: str, default: str = "") -> str:
-    value = fields.get(name, default)
-    if not isinstance(value, str):
-        raise Invalid(_("This must be text."), field=name)
-    return value
-
-
-def _flag(fields: Any, name: str, default: bool) -> bool:
-    value = fields.get(name, default)
-    if value in (True, "true", "1", "on"):
-        return True
-    if value in (False, "false", "0", "off", ""):
-        return False
-    raise Invalid(_("This must be true or false."), field=name)
 
 
 class UnitsView(generics.ListAPIView[Unit]):

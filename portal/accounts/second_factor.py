@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from allauth.account import app_settings as account_settings
 from allauth.account.adapter import get_adapter
+from allauth.account.models import EmailAddress
 from allauth.mfa.adapter import get_adapter as get_mfa_adapter
 from allauth.mfa.base.internal.flows import check_rate_limit
 from allauth.mfa.models import Authenticator
@@ -16,7 +18,7 @@ from django.http import HttpRequest
 from policies.errors import Conflict, Denied, Invalid, _
 from portal.accounts import queries
 from portal.accounts.models import Person
-from portal.accounts.sign_in_events import sign_in_failed
+from portal.accounts.sign_in_events import client_address, sign_in_failed
 from portal.audit.record import record
 
 SALT = "accounts.totp-set-up"
@@ -73,26 +75,40 @@ def sign_in(request: HttpRequest, *, email: str, password: str, totp: str) -> tu
     try:
         person = get_adapter().authenticate(request, email=email.strip().lower(), password=password)
     except ValidationError:
-        sign_in_failed(email, reason="throttled")
         raise Denied(
             _("Too many attempts. Wait some minutes."), code="accounts.throttled"
         ) from None
+    address = client_address(request)
     if not isinstance(person, Person) or not person.is_active:
         if isinstance(person, Person):
-            sign_in_failed(email, reason="inactive")
+            sign_in_failed(email, reason="inactive", address=address)
         raise wrong
+    if must_confirm_email() and not _confirmed_email(person):
+        raise Denied(_("Confirm your e-mail address first."), code="accounts.confirm-email")
     if not totp:
         return person, False
-    _check_totp(person, totp)
+    _check_totp(person, totp, address)
     return person, True
 
 
-def _check_totp(person: Person, code: str) -> None:
+def must_confirm_email() -> bool:
+    """Whether this portal lets in confirmed addresses only."""
+    return bool(
+        account_settings.EMAIL_VERIFICATION == account_settings.EmailVerificationMethod.MANDATORY
+    )
+
+
+def _confirmed_email(person: Person) -> bool:
+    addresses = EmailAddress.objects.filter(user=person, email__iexact=person.email)
+    return bool(addresses.filter(verified=True).exists())
+
+
+def _check_totp(person: Person, code: str, address: str) -> None:
     refused = Denied(_("This one-time code is not right, or was used."), code="accounts.totp")
     try:
         clear = check_rate_limit(person)
     except ValidationError:
-        sign_in_failed(person.email, reason="throttled")
+        sign_in_failed(person.email, reason="throttled", address=address)
         raise Denied(
             _("Too many attempts. Wait some minutes."), code="accounts.throttled"
         ) from None
@@ -100,7 +116,7 @@ def _check_totp(person: Person, code: str) -> None:
         user_id=person.pk, type=Authenticator.Type.TOTP
     ).first()
     if authenticator is None or not TOTP(authenticator).validate_code(code):
-        sign_in_failed(person.email, reason="second-factor")
+        sign_in_failed(person.email, reason="second-factor", address=address)
         raise refused
     clear()
     authenticator.record_usage()

@@ -16,6 +16,13 @@ class OrganisationSerializer(serializers.ModelSerializer[Organisation]):
         fields = ("id", "name", "country", "external")
 
 
+class NewOrganisationSerializer(serializers.Serializer[Any]):
+    # Without a uniqueness check here: who may not add one does not learn which names there are.
+    name = serializers.CharField(max_length=200)
+    country = serializers.CharField(max_length=2, default="KR")
+    external = serializers.BooleanField(default=True)
+
+
 class UnitSerializer(serializers.ModelSerializer[Unit]):
     organisation_name = serializers.CharField(source="organisation.name", read_only=True)
 

@@ -116,8 +116,10 @@ def test_a_code_works_once(
     assert sign_in(client, email=person.email, totp=code).status_code == 201
     replay = sign_in(client, email=person.email, totp=code)
     assert (replay.status_code, replay.json()["error"]["code"]) == (403, "accounts.totp")
-    failed = Event.objects.filter(action="sign-in.failed").values_list("details", flat=True)
-    assert list(failed) == [{"reason": "second-factor"}]
+    assert Event.objects.get(action="sign-in.failed").details == {
+        "reason": "second-factor",
+        "address": "127.0.0.1",
+    }
 
 
 def test_a_token_made_before_the_role_stops_with_it(
@@ -157,8 +159,8 @@ def test_guessing_is_throttled_and_recorded(client: Client, make_person: MakePer
     assert codes[-1] == "accounts.throttled"
     # Not even the right password gets through now.
     assert sign_in(client, email=person.email).status_code == 403
-    reasons = Event.objects.filter(action="sign-in.failed").values_list("details", flat=True)
-    assert {"reason": "throttled"} in list(reasons)
+    failed = Event.objects.filter(action="sign-in.failed").order_by("id")
+    assert [event.details["reason"] for event in failed] == ["password"] * 5 + ["throttled"] * 4
 
 
 def test_guessing_codes_is_throttled(client: Client, make_person: MakePerson) -> None:
@@ -184,3 +186,46 @@ def test_nobody_revokes_anothers_token(make_person: MakePerson) -> None:
     with pytest.raises(Denied):
         actions.revoke_token(token=token, by=make_person("b@example.org", "reviewer"))
     actions.revoke_token(token=token, by=make_person("c@example.org", "administrator"))
+
+
+def test_a_new_password_ends_sessions_and_tokens(client: Client, make_person: MakePerson) -> None:
+    person = make_person("a@example.org")
+    _token, secret = actions.create_token(name="t", second_factor=False, by=person)
+    other = Client()
+    for browser in (client, other):
+        browser.post("/accounts/login/", {"login": person.email, "password": PASSWORD})
+    new = "another long password 2"
+    answer = client.post(
+        "/accounts/password/change/",
+        {"oldpassword": PASSWORD, "password1": new, "password2": new},
+    )
+    assert answer.status_code == 302
+    assert client.get("/api/v1/me").status_code == 200
+    assert other.get("/api/v1/me").status_code == 401
+    assert Client().get("/api/v1/me", **bearer(secret)).status_code == 401
+    assert Event.objects.get(action="password.changed").details["tokens"] == 1
+
+
+def test_a_closed_account_s_session_ends(client: Client, make_person: MakePerson) -> None:
+    person = make_person("a@example.org")
+    client.post("/accounts/login/", {"login": person.email, "password": PASSWORD})
+    assert client.get("/api/v1/me").status_code == 200
+    Person.objects.update(is_active=False)
+    assert client.get("/api/v1/me").status_code == 401
+
+
+def test_where_addresses_are_confirmed_an_unconfirmed_one_gets_no_token(
+    client: Client, make_person: MakePerson, settings: Any
+) -> None:
+    from allauth.account.models import EmailAddress
+
+    person = make_person("a@example.org")
+    EmailAddress.objects.update(verified=False)
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    answer = sign_in(client, email=person.email)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "accounts.confirm-email")
+    account = {"email": "b@example.org", "name": "b", "password": PASSWORD}
+    signed_up = client.post("/api/v1/people", account, content_type="application/json")
+    assert signed_up.status_code == 403
+    EmailAddress.objects.update(verified=True)
+    assert sign_in(client, email=person.email).status_code == 201
