@@ -95,12 +95,12 @@ WITHOUT_DJANGO = """
 import sys
 from importlib.machinery import PathFinder
 
-class Absent:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+class Absent(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.split(".")[0] in {"django", "celery", "rest_framework", "kombu", "allauth"}:
             return None
-        return PathFinder.find_spec(name, path, target)
+        return super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Absent
 import glovebox_cli
