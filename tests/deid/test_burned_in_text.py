@@ -32,7 +32,7 @@ def background(bits: int, seed: int = 5) -> np.ndarray:
 
 
 def file_of(frames: np.ndarray, **attributes: object) -> bytes:
-    data = canaries.base(canaries.SC if frames.ndim == 2 else canaries.SC, "OT")
+    data = canaries.base(canaries.SC, "OT")
     data.Rows, data.Columns = SHAPE
     bits = frames.dtype.itemsize * 8
     data.BitsAllocated = data.BitsStored = bits
@@ -47,7 +47,7 @@ def file_of(frames: np.ndarray, **attributes: object) -> bytes:
 def covered(result: Result, where: np.ndarray) -> float:
     """The share of stroke pixels inside boxes; each box must be of one value in every frame."""
     after = pydicom.dcmread(io.BytesIO(b"".join(result.chunks))).pixel_array
-    frames = after if after.ndim > where.ndim and len(after) != where.shape[0] else after[np.newaxis]
+    frames = after if len(after) != where.shape[0] else after[np.newaxis]
     inside = np.zeros(SHAPE, bool)
     for _kind, x, y, width, height, _score in result.boxes:
         inside[y : y + height, x : x + width] = True

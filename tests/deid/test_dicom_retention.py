@@ -188,7 +188,8 @@ def test_the_mammography_profile_keeps_its_list_and_nothing_else(decoder: Decode
 def test_basic_leaves_no_date(decoder: Decoder) -> None:
     data = canaries.base()
     data.AcquisitionDateTime = "20190807101112"
-    after = opened(b"".join(_cleaner(load("basic"), decoder).clean(canaries.written(data), "0").chunks))
+    result = _cleaner(load("basic"), decoder).clean(canaries.written(data), "0")
+    after = opened(b"".join(result.chunks))
     assert after.StudyDate == "" and "AcquisitionDateTime" not in after
     assert "PatientAge" not in after
     assert after.LongitudinalTemporalInformationModified == "REMOVED"
