@@ -36,6 +36,8 @@ def cause(error: BaseException) -> str | None:
     """Return which limit was met, where the error itself shows it."""
     if isinstance(error, MemoryError):
         return "memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "processes"
     number = getattr(error, "errno", None)
     if number == errno.EAGAIN and isinstance(error, BlockingIOError):
         return "processes"

@@ -61,6 +61,8 @@ class Attack:
     code: str
     bare: bool = True
     ends: tuple[str, str] | None = ("finished", "exit")
+    gvisor_ends: tuple[str, str] | None = None
+    own_kernel: bool = False
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path, target: Mapping[str, Any]) -> None:

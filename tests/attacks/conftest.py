@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -36,7 +37,15 @@ LIMITS = Limits(
 )
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+SLOW = {"gvisor"}  # several times slower to start, so the whole set is for `make verify`
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in BACKENDS
+    ],
+)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend that this machine has."""
     name: str = request.param
@@ -88,6 +97,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, An
             "bystander_word": word,
             "hostname": socket.gethostname(),
             "disk": disk,
+            "uid": os.getuid(),
+            "cmdline": Path("/proc/cmdline").read_text(encoding="utf-8").strip(),
             "host_paths": [sys.base_prefix, str(ROOM.parent), "/root", "/home"],
         }
         bystander.kill()

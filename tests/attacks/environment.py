@@ -39,7 +39,7 @@ ATTACKS = [
     ),
     Attack(
         "the user of the host",
-        "escaped() if os.getuid() != 1000 or os.getgroups() not in ([], [1000]) else None",
+        'escaped() if TARGET["uid"] in (os.getuid(), os.geteuid()) else None',
     ),
     Attack(
         "the path of the control group",

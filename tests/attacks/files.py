@@ -45,10 +45,27 @@ ATTACKS = [
     Attack("the password file", reads('"/etc/shadow"')),
     Attack("the machine's identity", reads('"/etc/machine-id"'), bare=False),
     Attack("the boot's identity", reads('"/proc/sys/kernel/random/boot_id"')),
-    Attack("the kernel's command line", reads('"/proc/cmdline"')),
+    Attack(
+        "the kernel's command line",
+        """
+        try:
+            if TARGET["cmdline"] in open("/proc/cmdline").read():
+                escaped()
+        except OSError:
+            pass
+        """,
+    ),
     Attack("the kernel's symbols", reads('"/proc/kallsyms"')),
     Attack("a home", 'escaped() if os.path.exists("/root") or os.path.exists("/home") else None'),
-    Attack("control groups", 'escaped() if os.path.exists("/sys/fs/cgroup") else None'),
+    Attack(
+        "control groups",
+        """
+        for top, folders, files in os.walk("/sys/fs/cgroup"):
+            if folders or files:
+                escaped()
+                break
+        """,
+    ),
     Attack("a disk", reads('TARGET["disk"]'), bare=False),
     Attack("the memory of the machine", reads('"/dev/mem"'), bare=False),
     Attack("the log of the kernel", reads('"/dev/kmsg"'), bare=False),

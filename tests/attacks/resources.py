@@ -114,6 +114,8 @@ ATTACKS = [
         """,
         bare=False,
         ends=("stopped", "timeout"),
+        # Its kernel in user space ends when this machine's refuses it another thread.
+        gvisor_ends=("failed", "processes"),
         limits={"processes": 24, "wall_seconds": 1, "grace_seconds": 0.2},
     ),
     Attack(
