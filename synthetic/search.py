@@ -29,7 +29,7 @@ class Search:
 
     def __init__(self, planted: Iterable[Planted]) -> None:
         self._values: dict[bytes, list[tuple[bytes, str]]] = {}
-        for value in {each.value for each in planted}:
+        for value in sorted({each.value for each in planted if each.value}):
             for encoding in ENCODINGS:
                 try:
                     written = value.encode(encoding)
