@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import template
+from django.core.paginator import Page
+from django.forms import BaseForm, BoundField, CheckboxInput, RadioSelect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import get_language, gettext
 
 from portal.pages import charts, menu
 from portal.pages.states import look_of, word_of
@@ -18,8 +20,9 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def menu_entries(context: template.Context) -> list[menu.Entry]:
-    """The menu for the reader."""
-    return menu.entries_for(context["request"])
+    """The menu for the reader; empty on pages that are made without a request."""
+    request = context.get("request")
+    return menu.entries_for(request) if request is not None else []
 
 
 @register.simple_tag
@@ -36,6 +39,42 @@ def curve(name: str, points: Iterable[Any]) -> SafeString:
         for place, point in enumerate(points, start=1)
     ]
     return charts.chart(charts.Curve(name, rows))
+
+
+@register.inclusion_tag("parts/field.html")
+def field(bound: BoundField) -> dict[str, Any]:
+    """One field of a form: label, input, help and what was wrong, tied together."""
+    widget = bound.field.widget
+    return {
+        "field": bound,
+        "choice": isinstance(widget, CheckboxInput),
+        "group": isinstance(widget, RadioSelect),
+    }
+
+
+@register.inclusion_tag("parts/fields.html")
+def fields(form: BaseForm) -> dict[str, Any]:
+    """All fields of a form, with what was wrong with the whole above them."""
+    return {"form": form}
+
+
+@register.inclusion_tag("parts/pages.html", takes_context=True)
+def page_links(context: template.Context, page: Page[Any]) -> dict[str, Any]:
+    """Links to the pages before and after, with the other parts of the address kept."""
+    return {"page": page, "request": context.get("request")}
+
+
+@register.filter
+def said(sentence: str) -> str:
+    """A sentence that was stored in English, in the reader's language where there is one."""
+    return gettext(sentence) if sentence else ""
+
+
+@register.filter
+def local(thing: Any, name: str) -> str:
+    """A text of something that has a Korean twin (``title`` and ``title_ko``)."""
+    korean = getattr(thing, f"{name}_ko", "") if get_language() == "ko" else ""
+    return korean or getattr(thing, name)
 
 
 @register.filter

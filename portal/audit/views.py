@@ -1,0 +1,152 @@
+"""The trail as pages: events for auditors; checkpoints and public keys for everybody."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib.auth.decorators import login_required
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST, require_safe
+
+from portal import keys
+from portal.accounts.models import Role
+from portal.accounts.permissions import check_role
+from portal.audit import chain, checkpoints, queries
+from portal.audit.models import Checkpoint, Event
+from portal.audit.record import record_attempt
+from portal.audit.verify import verify
+from portal.pages.reader import reader
+
+EVENTS_A_PAGE = 100
+CHECKPOINTS_SHOWN = 100
+USES = ("release", "audit")
+
+
+class FilterForm(forms.Form):
+    """What narrows the list of events."""
+
+    action = forms.CharField(
+        label=_("What (or how it begins)"), required=False, max_length=80, help_text="role., qa.sign"
+    )
+    actor_id = forms.CharField(label=_("Who (number, or system)"), required=False, max_length=40)
+    about_kind = forms.CharField(label=_("About a"), required=False, max_length=60)
+    about_id = forms.CharField(label=_("Its number"), required=False, max_length=80)
+    since = forms.DateTimeField(
+        label=_("Since"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+    )
+    until = forms.DateTimeField(
+        label=_("Until"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+    )
+
+
+def _chain_state() -> dict[str, Any]:
+    position, digest, event_id = chain.head()
+    return {
+        "position": position,
+        "digest": digest,
+        "unsealed": Event.objects.filter(id__gt=event_id).count(),
+        "checkpoint": queries.checkpoints().first(),
+    }
+
+
+@login_required
+@require_safe
+def events(request: HttpRequest) -> HttpResponse:
+    """List events, newest first, in pages by id: a page stays the same while events are added."""
+    viewer = reader(request)
+    form = FilterForm(request.GET)
+    fields = form.cleaned_data if form.is_valid() else {}
+    where = queries.Filter(**{name: value for name, value in fields.items() if value})
+    found = queries.events(viewer=viewer, where=where)
+    before = request.GET.get("before", "")
+    number = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else 0
+    # Looking is an event too; it is written before anything is shown.
+    with transaction.atomic():
+        details = {**where.as_details(), "before": number, "limit": EVENTS_A_PAGE}
+        record_attempt("audit.viewed", by=viewer, subject="events", kind="audit", details=details)
+    rows = list((found.filter(id__lt=number) if number else found)[: EVENTS_A_PAGE + 1])
+    following = rows[EVENTS_A_PAGE - 1].pk if len(rows) > EVENTS_A_PAGE else None
+    shown = rows[:EVENTS_A_PAGE]
+    context = {
+        "form": form,
+        "narrowed": bool(where.as_details()),
+        "events": [(event, _as_text(event.details)) for event in shown],
+        "following": following,
+        "first": not number,
+        "chain": _chain_state(),
+    }
+    return render(request, "audit/events.html", context)
+
+
+def _as_text(details: Any) -> list[tuple[str, str]]:
+    """Return an event's details as short pairs of plain text."""
+    if not isinstance(details, dict):
+        return [("", str(details))]
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in details.items()
+        if value not in ("", None, [], {})
+    ]
+
+
+@login_required
+@require_POST
+def check(request: HttpRequest) -> HttpResponse:
+    """Walk the whole chain now and say what was found."""
+    viewer = reader(request)
+    check_role(viewer, Role.AUDITOR)
+    with transaction.atomic():
+        record_attempt("audit.verified", by=viewer, subject="chain", kind="audit")
+    return render(request, "audit/check.html", {"result": verify()})
+
+
+@require_safe
+def all_checkpoints(request: HttpRequest) -> HttpResponse:
+    """List the newest signed checkpoints; anyone may keep them."""
+    context = {"checkpoints": queries.checkpoints()[:CHECKPOINTS_SHOWN]}
+    return render(request, "audit/checkpoints.html", context)
+
+
+@require_safe
+def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give one checkpoint as the file that ``glovebox audit verify --checkpoint`` reads."""
+    row = get_object_or_404(Checkpoint, pk=pk)
+    name = f"checkpoint-{row.position:012d}.json"
+    return HttpResponse(
+        checkpoints.of_row(row).as_json(),
+        content_type="application/json",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+@require_safe
+def public_keys(request: HttpRequest) -> HttpResponse:
+    """Show the public keys that sign releases and checkpoints."""
+    rows = [
+        {"use": use, "id": key_id, "pem": keys.public_pem(key).decode()}
+        for use in USES
+        for key_id, key in keys.public_keys(use).items()
+    ]
+    return render(request, "audit/keys.html", {"keys": rows})
+
+
+@require_safe
+def public_key(request: HttpRequest, use: str, key_id: str) -> HttpResponse:
+    """Give one public key as a PEM file."""
+    key = keys.public_keys(use).get(key_id) if use in USES else None
+    if key is None:
+        raise Http404
+    return HttpResponse(
+        keys.public_pem(key),
+        content_type="application/x-pem-file",
+        headers={"Content-Disposition": f'attachment; filename="glovebox-{use}.pub.pem"'},
+    )
