@@ -1,0 +1,166 @@
+"""Room on the machine, reasons for waiting, retries, and the budget of curves."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from portal import leases
+from portal.jobs import admission, engine, ledger, queries
+from portal.jobs.models import Job, JobStep, LedgerEntry, Tick
+from portal.jobs.progress import Curves
+from portal.jobs.storage import manifest_of
+from portal.jobs.transitions import MOST_ATTEMPTS
+from portal.tasking import TryAgain
+from tests.portal.cast import Cast
+from tests.portal.jobs.material import QUICK, submitted
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has two cores and two gigabytes for jobs."""
+    monkeypatch.setenv("GLOVEBOX_NODE_CPUS", "2")
+    monkeypatch.setenv("GLOVEBOX_NODE_MEMORY", "2Gi")
+
+
+def queued(cast: Cast, grant=None, *, cpus: int = 1, memory: str = "512Mi", mark: str = "") -> Job:
+    """Return a job in the queue that asks for this much."""
+    job = submitted(cast, grant, code=QUICK + f"# {mark}")
+    manifest = job.submission.manifest
+    manifest["resources"] |= {"cpus": cpus, "memory": memory}
+    type(job.submission).objects.filter(pk=job.submission_id).update(manifest=manifest)
+    Job.objects.filter(pk=job.pk).update(state="queued", waiting="queue")
+    return Job.objects.get(pk=job.pk)
+
+
+def admit(job: Job) -> bool:
+    """Ask for room for a job as a worker does."""
+    with leases.hold(Job, job.pk) as lease:
+        assert lease is not None
+        moved = admission.admit(Job.objects.get(pk=job.pk), lease, admission.this_node())
+    job.refresh_from_db()
+    return moved
+
+
+def test_jobs_start_while_there_is_room_and_in_order(cast: Cast) -> None:
+    first = queued(cast, cpus=1, mark="a")
+    second = queued(cast, first.grant, cpus=2, mark="b")
+    third = queued(cast, first.grant, cpus=1, mark="c")
+    # The third would fit, and still waits for its turn: small jobs do not starve large ones.
+    assert admit(first)
+    assert not admit(second)
+    assert (second.waiting, second.waiting_facts) == ("cpus", {"wanted": 2, "free": 1})
+    assert not admit(third)
+    assert queries.waiting_of(third) == ("queue", {"ahead": 1})
+    Job.objects.filter(pk=first.pk).update(state="finished")
+    assert admit(second)
+    assert not admit(third)
+    assert third.waiting == "cpus"
+
+
+def test_memory_is_counted_too(cast: Cast) -> None:
+    first = queued(cast, memory="1536Mi", mark="a")
+    second = queued(cast, first.grant, memory="1Gi", mark="b")
+    assert admit(first)
+    assert not admit(second)
+    assert second.waiting == "memory"
+    assert second.waiting_facts == {"wanted": 2**30, "free": 2**29}
+
+
+def test_what_the_machine_can_never_give_is_refused(cast: Cast) -> None:
+    job = queued(cast, cpus=8)
+    Job.objects.filter(pk=job.pk).update(state="checked")
+    engine.advance(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.reason, job.field) == ("refused", "resources", "resources.cpus")
+
+
+@pytest.mark.parametrize("code", sorted(queries.WAITING))
+def test_every_reason_for_waiting_is_a_sentence(code: str) -> None:
+    facts = {"ahead": 1, "wanted": 2, "free": 1}
+    assert queries.WAITING[code].format(**facts).endswith(".")
+
+
+def failing(error: Exception, calls: list[int]):
+    def step(job, lease, node):
+        calls.append(job.attempts)
+        raise error
+
+    return step
+
+
+def test_a_step_that_fails_is_tried_again_and_in_the_end_given_up(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(cast)
+    calls: list[int] = []
+    monkeypatch.setitem(engine.STEPS, "submitted", failing(RuntimeError("x"), calls))
+    for _ in range(MOST_ATTEMPTS):
+        with pytest.raises(RuntimeError):
+            engine.advance(job.pk)
+        job.refresh_from_db()
+        assert (job.state, queries.waiting_of(job)[0]) == ("submitted", "retry")
+        # Before its time nothing is tried.
+        engine.advance(job.pk)
+        Job.objects.filter(pk=job.pk).update(retry_at=timezone.now())
+    engine.advance(job.pk)
+    job.refresh_from_db()
+    assert calls == [1, 2, 3, 4, 5]
+    assert (job.state, job.reason) == ("stopped", "node-lost")
+    assert set(JobStep.objects.values_list("result", flat=True)) == {"retry"}
+
+
+def test_waiting_for_another_worker_costs_no_attempt(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submitted(cast)
+    calls: list[int] = []
+    monkeypatch.setitem(engine.STEPS, "submitted", failing(TryAgain("busy"), calls))
+    for _ in range(MOST_ATTEMPTS + 2):
+        with pytest.raises(TryAgain):
+            engine.advance(job.pk)
+        Job.objects.filter(pk=job.pk).update(retry_at=timezone.now())
+    assert set(calls) == {1}
+
+
+def test_curves_stop_when_the_budget_is_spent_and_the_job_goes_on(cast: Cast) -> None:
+    dataset = cast.version.dataset
+    dataset.policy = {"ledger": {"job_bits": 100}}
+    dataset.save()
+    job = submitted(cast)
+    policy = admission.machine_policy(dataset)
+    with leases.hold(Job, job.pk) as lease:
+        assert lease is not None
+        curves = Curves(job, lease, manifest_of(job.submission).metrics, policy)
+        for step in range(1, 20):
+            curves.take(step, {"loss": 0.5})
+        written = curves.flush()
+    job.refresh_from_db()
+    bits = Tick.objects.first().bits
+    assert written == Tick.objects.count() == 100 // bits
+    assert job.curves_stopped
+    assert job.state == "submitted"
+    assert ledger.balances(job, policy)["job"].spent <= 100
+
+
+def test_one_grants_spending_counts_for_its_organisation_and_dataset(cast: Cast) -> None:
+    job = submitted(cast)
+    policy = admission.machine_policy(cast.version.dataset)
+    assert ledger.charge(job, LedgerEntry.Kind.TICK, policy, bits=1999)
+    assert not ledger.charge(job, LedgerEntry.Kind.TICK, policy, bits=2)
+    spent = {name: balance.spent for name, balance in ledger.balances(job, policy).items()}
+    assert spent == {"job": 1999, "grant": 1999, "organisation": 1999, "dataset": 1999}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, None), (0.2, 10), (10, 10), (11, 20), (600, 600), (601, 660)]
+)
+def test_times_are_rounded_up_for_the_applicant(seconds: float | None, shown: int | None) -> None:
+    assert queries.rounded_seconds(seconds) == shown
+
+
+def test_a_log_is_shown_inert() -> None:
+    text = queries.inert("a\x1b[31mred\x07\u202eevil\x9b1m\n\tok\x7f")
+    assert text == "a␛[31mred␇\ufffdevil\ufffd1m\n\tok\ufffd"
