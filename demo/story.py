@@ -159,9 +159,14 @@ def examine(scene: Scene) -> None:
                 datasets.wait_until_clean(scene.person("steward").portal, slug)
                 datasets.draw_again(officer, slug)
                 signed = datasets.examine(officer, slug, scene.originals[slug])
+            bound = (
+                "nothing left unseen"
+                if signed["sampled"] == signed["population"]
+                else f"rate of misses below {signed['upper_bound']:.1%}"
+            )
             tell(
-                f"{slug} {signed['sampled']} of {signed['population']} looked at, rate of misses "
-                f"below {signed['upper_bound']:.1%}, signed"
+                f"{slug} {signed['sampled']} of {signed['population']} pictures looked at, "
+                f"{bound}, signed"
             )
 
 

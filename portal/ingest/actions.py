@@ -235,7 +235,7 @@ def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signatu
             count=waiting,
         )
     missed = sum(item.finding == "missed" for item in items)
-    population = intake.rows.filter(status__in=("written", "unchanged")).count()
+    population = sampling.population(intake).count()
     bound = quality.upper_bound(sampled=len(items), missed=missed, population=population)
     if missed:
         move(version, "fail_qa", "officer", reason="the officer's boxes are being applied")

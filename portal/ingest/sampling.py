@@ -14,9 +14,15 @@ from portal.catalog.models import DatasetVersion
 from portal.ingest.models import Intake, ReportRow, ReviewItem
 
 
+def population(intake: Intake) -> QuerySet[ReportRow]:
+    """Return what a sample stands for: the published pictures; tables are no pictures."""
+    rows = intake.rows.filter(status__in=("written", "unchanged"))
+    return rows.exclude(facts__kind="table")
+
+
 def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow, str]]:
     """Return the rows to look at with the stratum each stands for."""
-    rows = {row.position: row for row in intake.rows.filter(status__in=("written", "unchanged"))}
+    rows = {row.position: row for row in population(intake)}
     facts = [
         {
             "position": row.position,
