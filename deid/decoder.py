@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from deid import channel
 
-ADDRESS_SPACE = 24 << 30
+ADDRESS_SPACE = 16 << 30
 
 
 def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:

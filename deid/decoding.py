@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from deid import channel
 from deid.quarantine import Quarantined
 
-SECONDS = 300.0
+SECONDS = 120.0
 SECONDS_PER_MIB = 5.0
 ROOT = Path(__file__).resolve().parent.parent
 

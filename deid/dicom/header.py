@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pydicom.charset import convert_encodings
+from pydicom.charset import python_encoding
 
 from deid.dicom import text as free_text
 from deid.dicom import values
@@ -60,10 +60,9 @@ def value_of(elements: list[Element], tag: int) -> str:
 def encodings_of(elements: list[Element]) -> tuple[str, ...]:
     """The Python codecs of a data set's SpecificCharacterSet."""
     declared = value_of(elements, 0x00080005).split("\\")
-    try:
-        return tuple(convert_encodings(declared))
-    except (LookupError, ValueError):
-        return ("iso8859",)
+    # Looked up here and not by pydicom's own function, whose warnings repeat what stands there.
+    known = [python_encoding[term.strip()] for term in declared if term.strip() in python_encoding]
+    return tuple(known) or ("iso8859",)
 
 
 def names_in(elements: list[Element], encodings: tuple[str, ...]) -> Iterator[str]:

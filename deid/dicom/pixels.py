@@ -18,6 +18,8 @@ from deid.quarantine import Quarantined
 
 FLOATS = {0x7FE00008: 32, 0x7FE00009: 64}
 PIXEL_TAGS = frozenset({PIXEL_DATA, *FLOATS})
+# A few compressed bytes may claim to be a picture that fills the memory.
+PIXEL_BYTES = 3 << 30
 RLE = "1.2.840.10008.1.2.5"
 VIDEO_PREFIXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
 _ATTRIBUTES = frozenset(
@@ -116,6 +118,8 @@ def clean(
     facts = facts_of(elements)
     if not facts.rows or not facts.columns or facts.allocated not in (1, 8, 16, 32, 64):
         raise Quarantined("bad-pixels")
+    if facts.native_bytes() > PIXEL_BYTES:
+        raise Quarantined("too-large")
     if syntax in NATIVE:
         if holder.fragments is not None:
             raise Quarantined("bad-pixels")

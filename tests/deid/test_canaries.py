@@ -37,6 +37,26 @@ def test_there_are_many_places() -> None:
     assert len({canary.name for canary in canaries.PLACES}) == len(canaries.PLACES)
 
 
+def test_nothing_of_a_file_is_said_aloud(
+    cleaner: DicomCleaner, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for build in (canaries.character_set_itself, canaries.wrong_vr_for_a_number):
+        cleaner.clean(build(), "0")
+    cleaner.clean(canaries.korean_mislabelled(), "0")
+    said = " ".join(str(each.message) for each in recwarn) + caplog.text
+    assert canaries.SECRET not in said and "명희" not in said
+
+
+def test_a_few_bytes_that_claim_to_be_a_huge_picture_are_held(cleaner: DicomCleaner) -> None:
+    file = canaries.compressed(canaries.jpeg_frame(), canaries.JPEG_BASELINE)
+    for element in (0x10, 0x11):
+        small = canaries.raw(0x28, element, b"US", b"\x40\0")
+        assert small in file
+        file = file.replace(small, canaries.raw(0x28, element, b"US", b"\xff\xff"))
+    with pytest.raises(Quarantined, match="too-large"):
+        cleaner.clean(file, "0")
+
+
 def test_unused_bits_of_each_word_are_cleared(cleaner: DicomCleaner) -> None:
     file = canaries.unused_high_bits()
     before = pydicom.dcmread(__import__("io").BytesIO(file)).PixelData

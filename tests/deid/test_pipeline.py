@@ -196,7 +196,7 @@ def test_two_copies_of_one_file_are_one_output(tmp_path: Path, headers_only: Pro
         ("text", lambda file: b"no image at all", "not-dicom"),
         ("zeros", lambda file: bytes(4096), "not-dicom"),
         ("trailing bytes", lambda file: file + b"TRAILING BYTES", "trailing-bytes"),
-        ("bad VR", lambda file: file.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00QQ"), "bad-vr"),
+        ("bad VR", lambda file: file.replace(b"\x10\0\x20\0LO", b"\x10\0\x20\0QQ"), "bad-vr"),
         ("doubled", lambda file: canaries.before(
             file, (0x10, 0x20), canaries.raw(0x10, 0x10, b"PN", b"X")), "doubled-tag"),
         ("too deep", lambda file: canaries.before(file, (0x10, 0x10), _nest(200)), "bad-structure"),

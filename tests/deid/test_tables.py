@@ -39,9 +39,9 @@ KINDS = {"file": "file", "subject": "subject", "label": "keep", "note": "text", 
 
 def test_columns_go_by_their_kind(table: TableCleaner) -> None:
     data = (
-        "file,subject,label,secret,note,when,reader\n"
-        "Hwangbo/RCC.dcm,7712345K,lesion,010-2345-6789,dense breast of Hwangbo,2019-08-07,kim01\n"
-    ).encode()
+        b"file,subject,label,secret,note,when,reader\n"
+        b"Hwangbo/RCC.dcm,7712345K,lesion,010-2345-6789,dense breast of Hwangbo,2019-08-07,kim01\n"
+    )
     name, cleaned = table.clean("labels.csv", "labels.csv", KINDS, data)
     assert name == "labels.csv"
     (row,) = rows(cleaned)
