@@ -166,6 +166,7 @@ LOGIN_REDIRECT_URL = "home"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_SIGNUP_FORM_CLASS = "portal.accounts.signup.NameForm"
 ACCOUNT_EMAIL_VERIFICATION = os.environ.get("GLOVEBOX_EMAIL_VERIFICATION", "none")
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_ADAPTER = "portal.accounts.adapter.AccountAdapter"
@@ -177,6 +178,8 @@ MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS
 MFA_TOTP_ISSUER = "Glovebox"
+# One step of 30 s either way, for clocks that differ (RFC 6238, 5.2); a used code is refused.
+MFA_TOTP_TOLERANCE = 1
 EMAIL_BACKEND = os.environ.get(
     "GLOVEBOX_EMAIL_BACKEND", "django.core.mail.backends.filebased.EmailBackend"
 )

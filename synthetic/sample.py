@@ -54,6 +54,6 @@ def _describe(folder: Path, kind: str) -> None:
     (folder / "dataset.toml").write_text(
         f'kind = "{kind}"\n'
         'description = "Synthetic sample from public parameters; not fitted to any data."\n'
-        "synthetic = true\n",
+        "sample = true\n",
         encoding="utf-8",
     )
