@@ -80,7 +80,14 @@ def run_init(args: argparse.Namespace) -> int:
 
     from portal import first_people, keys
     from portal.accounts.models import Role, RoleAssignment
+    from portal.accounts.roles import MINIMUM_ADMINISTRATORS
 
+    if 0 < len(set(args.administrator)) < MINIMUM_ADMINISTRATORS:
+        raise Invalid(
+            _("At least {number} administrators are needed: a role is given by two people."),
+            field="administrator",
+            number=MINIMUM_ADMINISTRATORS,
+        )
     made = keys.make_all()
     call_command("migrate", verbosity=0)
     call_command("createcachetable", verbosity=0)

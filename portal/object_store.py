@@ -15,8 +15,14 @@ from typing import Any, BinaryIO, Protocol
 
 from django.conf import settings
 
+from policies.errors import GloveboxError
+
 # One request to an S3 store reads this much ahead.
 S3_SPAN = 8 * 1024 * 1024
+
+
+class Unreachable(GloveboxError):
+    """The object store did not answer; the same call may go well later."""
 
 
 class Source(Protocol):
@@ -69,7 +75,8 @@ def writer(name: str) -> Iterator[BinaryIO]:
         yield stream
         os.fsync(stream.fileno())
         if endpoint():
-            _client().fput_object(_bucket(), name, str(draft))
+            with _reaching():
+                _client().fput_object(_bucket(), name, str(draft))
             return
         target = path_of(name)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,17 +99,29 @@ class _File:
             self._descriptor = -1
 
 
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    """Tell an S3 server that cannot be reached or is busy from one that answers no."""
+    from minio.error import InvalidResponseError, S3Error, ServerError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (HTTPError, ServerError, InvalidResponseError) as error:
+        raise Unreachable(type(error).__name__) from error
+    except S3Error as error:
+        if error.code in ("NoSuchKey", "NoSuchObject"):
+            raise FileNotFoundError("no such object") from None
+        if error.code in ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"):
+            raise Unreachable(error.code) from error
+        raise
+
+
 class _S3:
     def __init__(self, name: str) -> None:
-        from minio.error import S3Error
-
         self._name = name
-        try:
+        with _reaching():
             found = _client().stat_object(_bucket(), name)
-        except S3Error as error:
-            if error.code in ("NoSuchKey", "NoSuchObject"):
-                raise FileNotFoundError(name) from None
-            raise
         self.size = int(found.size or 0)
         self._at = 0
         self._span = b""
@@ -110,12 +129,15 @@ class _S3:
     def read_at(self, offset: int, length: int) -> bytes:
         if not self._at <= offset <= offset + length <= self._at + len(self._span):
             ask = min(max(length, S3_SPAN), self.size - offset)
-            response = _client().get_object(_bucket(), self._name, offset=offset, length=ask)
-            try:
-                self._span = response.read()
-            finally:
-                response.close()
-                response.release_conn()
+            if ask <= 0:
+                return b""
+            with _reaching():
+                response = _client().get_object(_bucket(), self._name, offset=offset, length=ask)
+                try:
+                    self._span = response.read()
+                finally:
+                    response.close()
+                    response.release_conn()
             self._at = offset
         start = offset - self._at
         return self._span[start : start + length]
@@ -143,7 +165,8 @@ def exists(name: str) -> bool:
 def delete(name: str) -> None:
     """Remove an object if it is there."""
     if endpoint():
-        _client().remove_object(_bucket(), name)
+        with _reaching():
+            _client().remove_object(_bucket(), name)
         return
     path_of(name).unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, t
 from policies.errors import GloveboxError, UserError
 from portal.celery import app
 from portal.leases import LeaseLost
+from portal.object_store import Unreachable
 
 log = logging.getLogger("glovebox.tasks")
 
@@ -33,7 +34,7 @@ class TryAgain(GloveboxError):
     """Nothing is wrong with the row; the step could not be done now. Beat will hint again."""
 
 
-RETRY = (TryAgain, LeaseLost, OperationalError, InterfaceError)
+RETRY = (TryAgain, LeaseLost, Unreachable, OperationalError, InterfaceError)
 OnFailure = Callable[..., None]
 _queues: dict[str, Queue] = {}
 

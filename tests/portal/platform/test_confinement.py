@@ -21,16 +21,17 @@ needs_landlock = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("confined")
     environment = {
         **os.environ,
-        "GLOVEBOX_HOME": str(tmp_path / "data"),
-        "GLOVEBOX_KEYS": str(tmp_path / "keys"),
+        "GLOVEBOX_HOME": str(folder / "data"),
+        "GLOVEBOX_KEYS": str(folder / "keys"),
         "GLOVEBOX_ROLE": "all",
-        "TMPDIR": str(tmp_path / "scratch"),
+        "TMPDIR": str(folder / "scratch"),
     }
-    (tmp_path / "scratch").mkdir()
+    (folder / "scratch").mkdir()
     make = """
 import django
 django.setup()
