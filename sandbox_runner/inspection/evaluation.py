@@ -69,8 +69,10 @@ def read_settings(manifest: Manifest) -> Settings | None:
 
 
 def read_sealed(answer: Mapping[str, Any], folder: Path) -> Sealed:
-    """Return what the worker prepared. Raises ``ValueError`` if its parts do not fit."""
-    pixels = np.load(folder / "pixels.npy", allow_pickle=False)
+    """Return what the worker prepared, and remove its file. Raises ``ValueError`` if its parts do not fit."""
+    place = folder / "pixels.npy"
+    pixels = np.load(place, allow_pickle=False)
+    place.unlink()
     targets = np.array(answer["targets"], dtype=np.int64)
     subjects = np.array(answer["subjects"], dtype=np.int64)
     if pixels.dtype != np.float32 or pixels.ndim != 4:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from policies.findings import Finding
 from policies.tensors import TensorFact
 from sandbox_runner.inspection.safetensors_file import SIZES, Header, Tensor, stored, values
-from sandbox_runner.oracle import Oracle
+from sandbox_runner.oracle import Oracle, OracleFault
 
 PICTURES: Final = 8
 #: Only the largest are tried one by one; together, the rest could hold little.
@@ -36,6 +36,17 @@ def _disturbed(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     if dtype == "BF16":
         return (noisy.view(np.uint32) >> 16).astype(np.uint16)
     return noisy
+
+
+def _changed(oracle: Oracle, pictures: NDArray[np.float32], before: NDArray[np.float32]) -> bool:
+    try:
+        after = oracle.predict(pictures)
+    except OracleFault as fault:
+        # A disturbed variance below zero gives NaN: that is an influence, too.
+        if fault.reason == "not-finite":
+            return True
+        raise
+    return not np.array_equal(after, before)
 
 
 def check(
@@ -61,9 +72,9 @@ def check(
     for tensor in wanted:
         fact = TensorFact(tensor.name, tensor.shape, tensor.dtype)
         oracle.put(fact, _disturbed(values(path, header, tensor), tensor.dtype))
-        after = oracle.predict(pictures)
+        changed = _changed(oracle, pictures, before)
         oracle.put(fact, np.asarray(stored(path, header, tensor)))
-        if after.shape == before.shape and np.array_equal(after, before):
+        if not changed:
             dead.append(tensor)
     if not dead:
         return []

@@ -25,6 +25,9 @@ from sandbox_runner.inspection.safetensors_file import Header, stored, values
 BLOCK_WINDOWS: Final = 3
 BLOCK_LIKENESS: Final = 0.95
 REVIEW_LIKENESS: Final = 0.85
+#: Pictures that were interleaved, as colours are or to hide them.
+STRIDES: Final = (2, 3, 4)
+_STRIDED_ELEMENTS: Final = 1 << 26
 _OTHER_BYTES: Final = 256 * 1024 * 1024
 _SHOWN: Final = 20
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
@@ -105,7 +108,11 @@ class Search:
             self._search_bytes(joined, name, chunks)
             findings += payloads.check_bytes(joined, artefact, name)
         # One line of all tensors: a picture cut at tensors' ends stays one picture.
-        self._search_rows(np.concatenate(lines), rows)
+        line = np.concatenate(lines)
+        self._search_rows(line, rows)
+        for stride in STRIDES if len(line) <= _STRIDED_ELEMENTS else ():
+            for start in range(stride):
+                self._search_rows(np.ascontiguousarray(line[start::stride]), rows)
         for width in {tensor.shape[-1] for tensor in header.tensors if len(tensor.shape) == 2}:
             turned = [
                 values(path, header, tensor).T.reshape(-1)

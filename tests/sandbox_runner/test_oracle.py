@@ -56,7 +56,7 @@ def open_oracle(
         folder,
         parse_manifest(MANIFEST, policy),
         files,
-        choose("auto", "bubblewrap"),
+        choose("bubblewrap", "bubblewrap"),
         log=folder.parent / "log",
         **options,
     )

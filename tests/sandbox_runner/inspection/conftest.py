@@ -105,6 +105,7 @@ class Case:
             datasets={"spots": self.dataset},
             policy=policy or default_policy(),
             workdir=self.work,
+            backend="bubblewrap",
         )
 
 

@@ -112,6 +112,9 @@ STORED: dict[str, Callable[[Path], Tensors]] = {
     "in the lowest bit": lambda d: {"w": low_bit(native(d).tobytes(), "big")},
     "in the lowest bit, low first": lambda d: {"w": low_bit(native(d).tobytes(), "little")},
     "in the signs": lambda d: {"w": sign_bit(native(d).tobytes())},
+    "two interleaved": lambda d: {
+        "w": np.stack([prepared(d), prepared(d, 12)], axis=-1).reshape(-1) * 0.1
+    },
     "a validation picture": lambda d: {"w": prepared(d, 9) * 0.1},
 }
 
