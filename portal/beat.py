@@ -17,7 +17,6 @@ from django.apps import apps
 from django.db import close_old_connections
 
 from portal.tasking import from_beat
-from portal.urls import APPS
 
 log = logging.getLogger("glovebox.beat")
 
@@ -25,9 +24,9 @@ log = logging.getLogger("glovebox.beat")
 def finders() -> list[tuple[str, Callable[[], object]]]:
     """Return each app's ``due`` function, with its name."""
     found = []
-    for app in APPS:
-        name = f"portal.{app}.tasks"
-        if apps.is_installed(f"portal.{app}") and importlib.util.find_spec(name):
+    for app in apps.get_app_configs():
+        name = f"{app.name}.tasks"
+        if app.name.startswith("portal.") and importlib.util.find_spec(name):
             due = getattr(importlib.import_module(name), "due", None)
             if due is not None:
                 found.append((name, due))

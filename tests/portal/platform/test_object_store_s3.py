@@ -150,6 +150,7 @@ def test_a_store_that_is_busy_or_away_is_told_from_one_that_lost_an_object(
 ) -> None:
     key = keys.new_key()
     name = blobs.object_name(key, "a")
+    server.buckets.add("glovebox")
     busy = b"<Error><Code>SlowDown</Code><Message>busy</Message></Error>"
     monkeypatch.setattr(Handler, "do_PUT", lambda self: self._answer(400, busy))
     with pytest.raises(object_store.Unreachable):
