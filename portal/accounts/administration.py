@@ -6,7 +6,6 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import Q
-from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
@@ -53,7 +52,9 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
     """Show somebody; POST places them in a unit."""
     viewer = _administrator(request)
     shown = get_object_or_404(queries.people_visible_to(viewer), pk=pk)
-    form = PlaceForm(request.POST if request.method == "POST" else None, initial={"unit": shown.unit})
+    form = PlaceForm(
+        request.POST if request.method == "POST" else None, initial={"unit": shown.unit}
+    )
     if request.method == "POST" and form.is_valid():
         unit = form.cleaned_data["unit"]
         tried(form, lambda: actions.place_person(person=shown, unit=unit, by=viewer))
@@ -69,9 +70,7 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
         "tokens": queries.tokens_of(shown),
         "own": shown.pk == viewer.pk,
     }
-    return render(
-        request, "accounts/person.html", context, status=400 if form.errors else 200
-    )
+    return render(request, "accounts/person.html", context, status=400 if form.errors else 200)
 
 
 @login_required
@@ -104,10 +103,9 @@ def all_roles(request: HttpRequest) -> HttpResponse:
     viewer = _administrator(request)
     form = RoleForm(request.POST if request.method == "POST" else None, by=viewer)
     if request.method == "POST" and form.is_valid():
-        if tried(form, lambda: roles.propose_role(**form.cleaned_data, by=viewer)):
-            messages.success(
-                request, gettext("Proposed. Another administrator must confirm it.")
-            )
+        tried(form, lambda: roles.propose_role(**form.cleaned_data, by=viewer))
+        if not form.errors:
+            messages.success(request, gettext("Proposed. Another administrator must confirm it."))
             return redirect("administration-roles")
     seen = queries.assignments_visible_to(viewer).select_related("person__unit__organisation")
     context = {
@@ -146,13 +144,14 @@ def organisations(request: HttpRequest) -> HttpResponse:
         request.POST if adds_organisation else None, prefix="organisation"
     )
     if adds_unit and unit.is_valid():
-        if tried(unit, lambda: actions.create_unit(**unit.cleaned_data, by=viewer)):
-            return _added(request)
+        tried(unit, lambda: actions.create_unit(**unit.cleaned_data, by=viewer))
     if adds_organisation and organisation.is_valid():
         fields = organisation.cleaned_data
-        if tried(organisation, lambda: actions.create_organisation(**fields, by=viewer)):
-            return _added(request)
-    wrong = any(form.errors for form in (unit, organisation) if isinstance(form, Form))
+        tried(organisation, lambda: actions.create_organisation(**fields, by=viewer))
+    wrong = bool(unit.errors or organisation.errors)
+    if request.method == "POST" and not wrong:
+        messages.success(request, gettext("Added."))
+        return redirect("administration-organisations")
     context = {
         "organisations": Organisation.objects.order_by("name").prefetch_related("units"),
         "units": units(),
@@ -161,7 +160,3 @@ def organisations(request: HttpRequest) -> HttpResponse:
     }
     return render(request, "accounts/organisations.html", context, status=400 if wrong else 200)
 
-
-def _added(request: HttpRequest) -> HttpResponse:
-    messages.success(request, gettext("Added."))
-    return redirect("administration-organisations")

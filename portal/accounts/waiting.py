@@ -17,8 +17,6 @@ def waiting_for(person: Person) -> list[Waiting]:
     proposals = queries.roles_proposed().exclude(proposed_by=person).exclude(person=person)
     unplaced = Person.objects.filter(unit=None, is_active=True).exclude(pk=person.pk)
     return [
-        Waiting(
-            gettext("roles to confirm"), proposals.count(), reverse("administration-roles")
-        ),
+        Waiting(gettext("roles to confirm"), proposals.count(), reverse("administration-roles")),
         Waiting(gettext("people without a unit"), unplaced.count(), reverse("administration")),
     ]

@@ -31,7 +31,10 @@ class FilterForm(forms.Form):
     """What narrows the list of events."""
 
     action = forms.CharField(
-        label=_("What (or how it begins)"), required=False, max_length=80, help_text="role., qa.sign"
+        label=_("What (or how it begins)"),
+        required=False,
+        max_length=80,
+        help_text="role., qa.sign",
     )
     actor_id = forms.CharField(label=_("Who (number, or system)"), required=False, max_length=40)
     about_kind = forms.CharField(label=_("About a"), required=False, max_length=60)
