@@ -171,12 +171,17 @@ def usable(now: datetime) -> Q:
 def grants_usable_by(person: Person, *, now: datetime | None = None) -> QuerySet[Grant]:
     """Return the grants under which a person may work now."""
     moment = now or timezone.now()
-    return Grant.objects.filter(usable(moment), analysts=person).select_related("version__dataset")
+    rows = Grant.objects.filter(usable(moment), analysts=person)
+    return rows.select_related(
+        "version__dataset", "holder__unit__organisation", "unit__organisation"
+    ).prefetch_related("analysts__unit__organisation")
 
 
 def grants_visible_to(person: Person) -> QuerySet[Grant]:
     """Return the grants a person may read: analysts, holder, the dataset's steward, auditors."""
-    rows = Grant.objects.select_related("version__dataset", "holder", "unit__organisation")
+    rows = Grant.objects.select_related(
+        "version__dataset", "holder__unit__organisation", "unit__organisation"
+    ).prefetch_related("analysts__unit__organisation")
     if "auditor" in roles_of(person):
         return rows.order_by("-pk")
     seen = Q(analysts=person) | Q(holder=person) | Q(version__dataset__steward=person)

@@ -119,7 +119,7 @@ class Curves(APIView):
     @extend_schema(responses=shapes.TickSerializer(many=True))
     def get(self, request: Request, pk: int) -> Response:
         job = _job(request, pk)
-        if not (queries.is_insider(job, request.user) or queries.may_examine(job, request.user)):
+        if not queries.may_read_numbers(job, request.user):
             raise Denied(_("The curves are the analysts' and the reviewers'."), code="job.curves")
         return Response(shapes.TickSerializer(queries.curves(job), many=True).data)
 
@@ -130,10 +130,11 @@ class InspectionReport(APIView):
     @extend_schema(responses=shapes.InspectionSerializer)
     def get(self, request: Request, pk: int) -> Response:
         job = _job(request, pk)
-        if not (queries.is_insider(job, request.user) or queries.may_examine(job, request.user)):
+        if not queries.may_read_numbers(job, request.user):
             raise Denied(_("The report is the analysts' and the reviewers'."), code="job.report")
         found = get_object_or_404(type(job).objects.exclude(inspection=None), pk=job.pk)
-        return Response(shapes.InspectionSerializer(found.inspection).data)
+        context = {"request": request}
+        return Response(shapes.InspectionSerializer(found.inspection, context=context).data)
 
 
 class InternalFindings(APIView):

@@ -136,6 +136,14 @@ class Archive:
             )
         return text
 
+    def beginning(self, name: str, limit: int) -> bytes:
+        """Return at most ``limit`` bytes of a member. Raises Invalid for a broken one."""
+        try:
+            with self._zip.open(self._files[name]) as stream:
+                return stream.read(limit)
+        except (*_BROKEN, OSError):
+            raise _not_a_zip() from None
+
     def unpack(self, target: Path) -> None:
         """Write the files into ``target`` (made here, must not exist), with plain modes.
 

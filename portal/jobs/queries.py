@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 from django.db import transaction
@@ -102,6 +103,30 @@ def may_examine(job: Job, person: Person) -> bool:
     except Denied:
         return False
     return True
+
+
+def may_see_figures(job: Job, person: Person | None) -> bool:
+    """Whether a person may read a job's own figures and sizes: who examines, or once released.
+
+    Until reviewers have let them out the applicant sees the verdict and the public findings only:
+    everything that a job could choose freely waits for the release.
+    """
+    if job.releases.filter(state="released").exists():
+        return True
+    return person is not None and may_examine(job, person)
+
+
+def rounded_minute(moment: datetime | None) -> datetime | None:
+    """Return a time as the applicant sees it: when a job speaks or ends is the job's to choose."""
+    if moment is None:
+        return None
+    up = moment + timedelta(minutes=1) - timedelta(microseconds=1)
+    return up.replace(second=0, microsecond=0)
+
+
+def may_read_numbers(job: Job, person: Person) -> bool:
+    """Whether a person may read a job's curves and the public part of its inspection."""
+    return is_insider(job, person) or may_examine(job, person)
 
 
 def rounded_seconds(seconds: float | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext
@@ -51,7 +52,7 @@ class TickSerializer(serializers.ModelSerializer[Tick]):
 
     class Meta:
         model = Tick
-        fields = ("step", "values", "at")
+        fields = ("step", "values")
 
 
 class FindingSerializer(serializers.ModelSerializer[Finding]):
@@ -63,13 +64,33 @@ class FindingSerializer(serializers.ModelSerializer[Finding]):
 
 
 class InspectionSerializer(serializers.ModelSerializer[Inspection]):
-    """What the inspection found, as anybody around the job may read it."""
+    """What the inspection found, as anybody around the job may read it.
+
+    ``official``, ``metrics`` and the report's digest, from which figures could be guessed, are
+    null for the applicant until they were released.
+    """
 
     findings = FindingSerializer(many=True)
+    official = serializers.SerializerMethodField()
+    metrics = serializers.SerializerMethodField()
+    report_sha256 = serializers.SerializerMethodField()
 
     class Meta:
         model = Inspection
         fields = ("verdict", "official", "metrics", "findings", "report_sha256", "at")
+
+    def _figures(self, inspection: Inspection) -> bool:
+        request = self.context.get("request")
+        return queries.may_see_figures(inspection.job, request.user if request else None)
+
+    def get_report_sha256(self, inspection: Inspection) -> str | None:
+        return inspection.report_sha256 if self._figures(inspection) else None
+
+    def get_official(self, inspection: Inspection) -> dict[str, Any] | None:
+        return inspection.official if self._figures(inspection) else None
+
+    def get_metrics(self, inspection: Inspection) -> dict[str, Any] | None:
+        return inspection.metrics if self._figures(inspection) else None
 
 
 class WaitingSerializer(serializers.Serializer[Any]):
@@ -104,6 +125,8 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     actions = serializers.SerializerMethodField()
     artefacts = serializers.SerializerMethodField()
     operator = serializers.SerializerMethodField()
+    state_since = serializers.SerializerMethodField()
+    ended_at = serializers.SerializerMethodField()
     budget = serializers.SerializerMethodField()
 
     class Meta:
@@ -176,7 +199,17 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         return list(queries.actions_for(job, self._viewer()))
 
     def get_artefacts(self, job: Job) -> list[dict[str, Any]]:
-        return list(job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes"))
+        rows = list(job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes"))
+        if not queries.may_see_figures(job, self._viewer()):
+            for row in rows:
+                row["bytes"] = None
+        return rows
+
+    def get_state_since(self, job: Job) -> datetime | None:
+        return queries.rounded_minute(job.state_since)
+
+    def get_ended_at(self, job: Job) -> datetime | None:
+        return queries.rounded_minute(job.ended_at)
 
     def get_budget(self, job: Job) -> dict[str, Any] | None:
         """Bits spent and allowed, for the job and its grant."""
@@ -222,6 +255,7 @@ class JobBriefly(serializers.ModelSerializer[Job]):
     version = serializers.IntegerField(source="version.number")
     name = serializers.CharField(source="submission.name")
     seconds = serializers.SerializerMethodField()
+    ended_at = serializers.SerializerMethodField()
 
     class Meta:
         model = Job
@@ -237,6 +271,9 @@ class JobBriefly(serializers.ModelSerializer[Job]):
             "created_at",
             "ended_at",
         )
+
+    def get_ended_at(self, job: Job) -> datetime | None:
+        return queries.rounded_minute(job.ended_at)
 
     def get_seconds(self, job: Job) -> int | None:
         return queries.rounded_seconds(job.wall_seconds)

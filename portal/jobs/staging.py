@@ -12,14 +12,17 @@ from pathlib import Path
 from django.db import transaction
 
 from portal import leases, workplace
-from portal.catalog.contents import Contents, dataset_manifest
+from portal.blobs import Damaged
+from portal.catalog.contents import Contents, Withdrawn, dataset_manifest
 from portal.jobs.models import Job, Node, StagedCopy, StagedUse
 from portal.jobs.transitions import LIVE
 from portal.leases import Lease
 from portal.tasking import TryAgain
-from sandbox_runner.stage import stage, staged, unstage
+from sandbox_runner.stage import DataFault, stage, staged, unstage
 
 LEASE_SECONDS = 60
+# The data cannot be had as their manifest says: changed, or a subject has withdrawn.
+DATA_FAULTS = (DataFault, Withdrawn, Damaged)
 
 
 def _folder(copy: StagedCopy) -> Path:

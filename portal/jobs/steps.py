@@ -78,7 +78,7 @@ def stage(job: Job, lease: Lease, node: Node) -> None:
     """Stage the version without its sealed split."""
     try:
         staging.use(job, node, sealed=False, lease=lease)
-    except DataFault:
+    except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
         return
     move(job, "run", lease=lease, waiting="", waiting_facts={})
@@ -113,7 +113,7 @@ def run(job: Job, lease: Lease, node: Node) -> None:
         lifecycle.prepare(spec, policy, folder)
         shutil.rmtree(code)  # prepare has made its own copy
         result, reason = _train(job, lease, spec, policy, folder)
-    except DataFault:
+    except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
     except Conflict as error:
         if error.code == "sandbox.busy":

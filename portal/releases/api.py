@@ -151,6 +151,9 @@ class Link(APIView):
 class Download(APIView):
     """Use a personal link: its owner, signed in, once."""
 
+    # A HEAD request of a link preview must not use the link up.
+    http_method_names = ("get",)
+
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, token: str) -> FileResponse:
         try:

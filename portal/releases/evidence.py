@@ -9,7 +9,7 @@ from policies.document import as_mapping
 from portal.jobs import ledger
 from portal.jobs.examination import canonical
 from portal.jobs.queries import rounded_seconds
-from portal.jobs.serializers import InspectionSerializer
+from portal.jobs.serializers import FindingSerializer
 from portal.releases import queries
 from portal.releases.models import Release
 
@@ -70,12 +70,12 @@ def evidence_of(release: Release) -> dict[str, Any]:
 
 
 def _inspection(release: Release) -> dict[str, Any]:
-    shown = InspectionSerializer(release.job.inspection).data
+    inspection = release.job.inspection
     return {
-        "verdict": shown["verdict"],
-        "report_sha256": shown["report_sha256"],
-        "findings": [dict(finding) for finding in shown["findings"]],
-        "official": shown["official"],
+        "verdict": inspection.verdict,
+        "report_sha256": inspection.report_sha256,
+        "findings": [dict(row) for row in FindingSerializer(inspection.findings, many=True).data],
+        "official": inspection.official,
     }
 
 

@@ -12,7 +12,7 @@ from portal.access.serializers import PersonBriefly
 from portal.accounts.models import Person
 from portal.errors import sentence
 from portal.jobs.models import Artefact
-from portal.jobs.queries import may_examine
+from portal.jobs.queries import may_examine, may_see_figures
 from portal.jobs.serializers import InspectionSerializer
 from portal.releases import queries
 from portal.releases.models import Release, ReleaseVote
@@ -44,11 +44,17 @@ class ReleaseVotingSerializer(serializers.Serializer[Any]):
 
 
 class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
-    """A file that may leave."""
+    """A file that may leave; size and digest are null for the applicant until it has left."""
 
     class Meta:
         model = Artefact
         fields = ("id", "path", "kind", "origin", "bytes", "sha256")
+
+    def to_representation(self, instance: Artefact) -> dict[str, Any]:
+        shown = dict(super().to_representation(instance))
+        if not may_see_figures(instance.job, self.context["request"].user):
+            shown |= {"bytes": None, "sha256": None}
+        return shown
 
 
 class BundleSerializer(serializers.Serializer[Any]):
@@ -150,8 +156,10 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     def get_voting(self, release: Release) -> dict[str, Any]:
         view = queries.voting_for(release, self._viewer())
         decision = view.decision
+        # A digest of figures that are not released yet could be guessed at.
+        sees = may_see_figures(release.job, self._viewer())
         return {
-            "bound_to": view.bound_to,
+            "bound_to": view.bound_to if sees else "",
             "state": decision.state,
             "reason": gettext(decision.reason),
             "needed": [gettext(text) for text in decision.needed],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from portal import leases
@@ -32,10 +32,16 @@ def _failed(release_id: int, *, reason: str) -> None:
         record("release.build.failed", by=None, about=release, details={"reason": reason[:300]})
 
 
+def approved() -> QuerySet[Release]:
+    """Return the releases that may be bundled; those of a stopped grant wait."""
+    stopped = Q(job__grant__state__in=("suspended", "revoked"))
+    return Release.objects.filter(state="approved").exclude(stopped)
+
+
 @task("releases.build", on_failure=_failed)
 def build(release_id: int) -> None:
     """Make the bundle of one approved release."""
-    rows = Release.objects.filter(state="approved")
+    rows = approved()
     with leases.hold(rows, release_id, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
             release = rows.select_related(
@@ -58,7 +64,7 @@ def sign_revocations() -> None:
 def due() -> None:
     """Hint approved releases that nobody bundles now, and a list that lags behind."""
     ready = Q(retry_at=None) | Q(retry_at__lte=timezone.now())
-    for pk in Release.objects.filter(free(), ready, state="approved").values_list("pk", flat=True):
+    for pk in approved().filter(free(), ready).values_list("pk", flat=True):
         hint("releases.build", pk)
     if bundling.unlisted():
         hint("releases.sign_revocations")

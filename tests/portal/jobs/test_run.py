@@ -6,6 +6,7 @@ import pytest
 
 from portal import workplace
 from portal.audit.models import Event
+from portal.catalog.models import StoredFile, Subject
 from portal.jobs import actions, engine, queries, storage
 from portal.jobs.models import Job, JobStep, LedgerEntry, StagedCopy, StagedUse
 from tests.portal.cast import Cast
@@ -36,7 +37,8 @@ def test_a_small_job_from_upload_to_inspection(cast: Cast) -> None:
         ("collecting", "inspecting"),
         ("inspecting", "finished"),
     ]
-    assert job.backend == "bubblewrap"
+    assert job.backend in ("bubblewrap", "gvisor")
+    assert job.backend_version
     # Sealed rows were never there.
     assert storage.read_log(job).startswith("read 24 rows")
     assert "sealed" not in storage.read_log(job)
@@ -59,6 +61,7 @@ def test_a_small_job_from_upload_to_inspection(cast: Cast) -> None:
     assert not StagedCopy.objects.filter(ready=True).exists()
 
 
+@pytest.mark.slow
 def test_weights_are_measured_on_the_sealed_split(cast: Cast) -> None:
     """One real training: the trusted evaluation asks the network about pictures it never saw."""
     fill(cast.version, files(subjects=72))
@@ -70,6 +73,23 @@ def test_weights_are_measured_on_the_sealed_split(cast: Cast) -> None:
     findings = [(f.rule, f.severity) for f in job.inspection.findings.all()]
     assert job.inspection.verdict != "block", findings
     assert job.inspection.official["patient"]["auc"]["value"] == 1
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("what", ["changed", "withdrawn"])
+def test_data_that_are_not_what_they_were_stop_the_job(cast: Cast, what: str) -> None:
+    job = submitted(cast)
+    rows = StoredFile.objects.filter(version=cast.version, path="s000/1.png")
+    if what == "changed":
+        other = StoredFile.objects.get(version=cast.version, path="s001/1.png")
+        # Another true object of the same version under this file's name.
+        rows.update(object_name=other.object_name)
+    else:
+        subject = Subject.objects.create(dataset=cast.version.dataset, pseudonym="gone")
+        rows.update(subject=subject)
+    engine.advance(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.reason) == ("failed", "data")
     assert leftovers() == []
 
 

@@ -78,9 +78,16 @@ def test_the_main_job_over_http(cast: Cast, api: SignIn, tmp_path: Path) -> None
     finish(Job.objects.get(pk=job))
     assert ok(company.get(f"/api/v1/jobs/{job}/inspection"))["verdict"] == "pass"
     # The release.
-    assert "propose" in ok(company.get(f"/api/v1/jobs/{job}"))["actions"]
+    # What the job could choose freely waits for the reviewers: figures, sizes, digests, times.
+    report = ok(company.get(f"/api/v1/jobs/{job}/inspection"))
+    assert (report["metrics"], report["official"], report["report_sha256"]) == (None, None, None)
+    seen = ok(company.get(f"/api/v1/jobs/{job}"))
+    assert {artefact["bytes"] for artefact in seen["artefacts"]} == {None}
+    assert seen["state_since"].split("+")[0].endswith(":00")
+    assert "propose" in seen["actions"]
     release = ok(company.post("/api/v1/releases", {"job": job, "note": "x"}, format="json"), 201)
     there = f"/api/v1/releases/{release['id']}"
+    assert (release["voting"]["bound_to"], release["artefacts"][0]["sha256"]) == ("", None)
     for reviewer in cast.reviewers[:2]:
         client = api(reviewer)
         seen = ok(client.get(there))
@@ -92,11 +99,14 @@ def test_the_main_job_over_http(cast: Cast, api: SignIn, tmp_path: Path) -> None
     assert ok(company.get(there))["state"] == "approved"
     tasks.build(release["id"])
     assert ok(company.get(f"{there}/bundle"))["ready"]
+    report = ok(company.get(f"/api/v1/jobs/{job}/inspection"))
+    assert report["metrics"] == {"loss": 0.1}
     # The download.
     link = ok(company.post(f"{there}/link"), 201)
     path = "/api/v1/downloads/" + link["token"]
     assert link["url"].endswith(path)
     assert api(cast.analyst).get(path).status_code == 403
+    assert company.head(path).status_code == 405
     answer = company.get(path)
     target = tmp_path / "bundle.zip"
     target.write_bytes(b"".join(answer.streaming_content))

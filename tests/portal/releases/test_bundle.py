@@ -79,6 +79,23 @@ def test_a_doubled_message_builds_once(cast: Cast) -> None:
     assert release.lease_owner == ""
 
 
+@pytest.mark.parametrize("state", ["suspended", "revoked"])
+def test_nothing_leaves_under_a_stopped_grant(cast: Cast, state: str) -> None:
+    release = actions.propose(by=cast.applicant, job=finished_job(cast))
+    for reviewer in cast.reviewers[:2]:
+        actions.cast_vote(
+            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+        )
+    Grant.objects.update(state=state)
+    tasks.build(release.pk)
+    release.refresh_from_db()
+    assert (release.state, release.bundle_object) == ("approved", "")
+    Grant.objects.update(state="active")
+    tasks.build(release.pk)
+    release.refresh_from_db()
+    assert release.state == "released"
+
+
 def test_a_link_is_used_once_by_its_person(cast: Cast) -> None:
     release = released(cast)
     link, token = downloads.create_link(by=cast.analyst, release=release)

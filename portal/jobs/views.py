@@ -1,0 +1,229 @@
+"""Pages of jobs: the list, handing in, and a job's own page, which moves by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.utils.translation import gettext
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from policies.errors import Denied, UserError
+from policies.workflow import JOB
+from portal.access.models import Grant
+from portal.access.queries import grants_usable_by
+from portal.accounts.models import Person
+from portal.catalog.queries import policy_of
+from portal.errors import sentence
+from portal.jobs import actions, queries
+from portal.jobs.figures import official_figures
+from portal.jobs.forms import SubmissionForm
+from portal.jobs.models import Job
+from portal.jobs.reasons import in_words
+from portal.jobs.serializers import InspectionSerializer, JobSerializer
+from portal.jobs.transitions import LIVE
+from portal.pages.buttons import done, pressed
+from portal.pages.reader import reader
+from portal.pages.steps import drawn
+
+A_PAGE = 25
+PATH = ("submitted", "checked", "queued", "staging", "running", "collecting", "inspecting",
+        "finished")  # fmt: skip
+# The archive's own form field; every other field that is named lies inside the archive.
+ARCHIVE = ("archive", "file", "")
+
+
+def job_for(person: Person, pk: int) -> Job:
+    """Return a job that a person may see, or answer 404."""
+    return get_object_or_404(queries.jobs_visible_to(person), pk=pk)
+
+
+@require_safe
+@login_required
+def jobs(request: HttpRequest) -> HttpResponse:
+    """List the jobs that the reader may see, by state."""
+    person = reader(request)
+    rows = queries.jobs_visible_to(person)
+    state = request.GET.get("state", "")
+    if state in JOB.states:
+        rows = rows.filter(state=state)
+    context = {
+        "page": Paginator(rows, A_PAGE).get_page(request.GET.get("page")),
+        "state": state,
+        "states": JOB.states,
+        "may_submit": grants_usable_by(person).exists(),
+    }
+    return render(request, "jobs/jobs.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def new(request: HttpRequest) -> HttpResponse:
+    """Hand a zipped submission in; a wrong manifest is answered with the field's name."""
+    person = reader(request)
+    grants = grants_usable_by(person).order_by("-pk")
+    if request.method != "POST":
+        form = SubmissionForm(grants=grants, initial={"grant": request.GET.get("grant")})
+        return _form(request, form)
+    form = SubmissionForm(request.POST, request.FILES, grants=grants)
+    if not form.is_valid():
+        _check_grant(request, person)
+        return _form(request, form, status=400)
+    try:
+        job = actions.submit(
+            by=person, grant=form.cleaned_data["grant"], stream=form.cleaned_data["archive"].file
+        )
+    except Denied as error:
+        if not error.field:
+            raise
+        return _refused(request, form, error, status=403)
+    except UserError as error:
+        return _refused(request, form, error, status=400)
+    done(request, gettext("Your submission was taken. It is being checked."))
+    return redirect("job", job.pk)
+
+
+def _check_grant(request: HttpRequest, person: Person) -> None:
+    """Refuse by rule, and so record, a grant that exists and is not the reader's to use."""
+    number = request.POST.get("grant", "")
+    if number.isdigit() and not grants_usable_by(person).filter(pk=int(number[:18])).exists():
+        grant = Grant.objects.select_related("version__dataset").filter(pk=int(number[:18])).first()
+        upload = request.FILES.get("archive")
+        if grant is not None and upload is not None:
+            actions.submit(by=person, grant=grant, stream=upload.file)
+
+
+def _refused(
+    request: HttpRequest, form: SubmissionForm, error: UserError, status: int
+) -> HttpResponse:
+    form.add_error("archive", sentence(error))
+    inside = error.field if error.field not in ARCHIVE else ""
+    return _form(request, form, status=status, inside=inside)
+
+
+def _form(
+    request: HttpRequest, form: SubmissionForm, *, status: int = 200, inside: str = ""
+) -> HttpResponse:
+    grants = form.fields["grant"].queryset  # type: ignore[attr-defined]
+    chosen = grants.first()
+    context = {
+        "form": form,
+        "inside": inside,
+        "grants": grants,
+        "example": chosen.version if chosen else None,
+        "policy": policy_of(chosen.version.dataset) if chosen else None,
+    }
+    return render(request, "jobs/new.html", context, status=status)
+
+
+@require_safe
+@login_required
+def one(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a job: where it is, why it waits, its curves, what was found, what may be done."""
+    person = reader(request)
+    job = job_for(person, pk)
+    inside, seen = _moving(request, job)
+    context = {
+        **facts(request, job),
+        "inside": inside,
+        "seen": seen,
+        "is_live": job.state in LIVE,
+    }
+    return render(request, "jobs/job.html", context)
+
+
+@require_safe
+@login_required
+def live(request: HttpRequest, pk: int) -> HttpResponse:
+    """The part of a job's page that moves: 204 while nothing has changed, a reload at its end."""
+    job = job_for(reader(request), pk)
+    if job.state not in LIVE:
+        return HttpResponse(status=286, headers={"HX-Refresh": "true"})
+    inside, seen = _moving(request, job)
+    if request.GET.get("seen") == seen:
+        return HttpResponse(status=204)
+    return render(request, "jobs/live.html", {"inside": inside, "seen": seen})
+
+
+def _moving(request: HttpRequest, job: Job) -> tuple[str, str]:
+    """Return the moving part and a digest of it, by which the page asks for news only."""
+    person = reader(request)
+    inside = render_to_string("jobs/moving.html", moving_facts(request, job, person), request)
+    return inside, hashlib.sha256(inside.encode()).hexdigest()[:16]
+
+
+def moving_facts(request: HttpRequest, job: Job, person: Person) -> dict[str, Any]:
+    """Return what the moving part shows."""
+    shown = JobSerializer(job, context={"request": request}).data
+    passed = [step.state for step in job.steps.all()]
+    return {
+        "job": job,
+        "shown": shown,
+        "steps": drawn(PATH, job.state, reached=_furthest(passed)),
+        "waiting": shown["waiting"],
+        "reason": in_words(job.state, job.reason),
+        "fault": shown["fault"],
+        "budget": shown["budget"],
+        "curves": curves_of(job) if queries.may_read_numbers(job, person) else None,
+    }
+
+
+def _furthest(states: list[str]) -> str:
+    known = [PATH.index(state) for state in states if state in PATH]
+    return PATH[max(known)] if known else "submitted"
+
+
+def curves_of(job: Job) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Return the job's curves by name, as (step, value) points."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for tick in queries.curves(job):
+        for name, value in tick.values.items():
+            found.setdefault(name, []).append((tick.step, value))
+    return sorted(found.items())
+
+
+def facts(request: HttpRequest, job: Job) -> dict[str, Any]:
+    """Return what a job's page shows beside the moving part, as the API would show it."""
+    person = reader(request)
+    shown = JobSerializer(job, context={"request": request}).data
+    inspection = getattr(job, "inspection", None)
+    report = None
+    if inspection is not None and queries.may_read_numbers(job, person):
+        report = InspectionSerializer(inspection).data
+    return {
+        "job": job,
+        "shown": shown,
+        "may": shown["actions"],
+        "operator": shown["operator"],
+        "report": report,
+        "official": official_figures(report["official"]) if report else [],
+        "reported": sorted(report["metrics"].items()) if report else [],
+        "releases": job.releases.order_by("-pk"),
+        "propose_block": _propose_block(job, person),
+        "is_insider": queries.is_insider(job, person),
+        "advice": job.submission.advice if shown["operator"] else None,
+    }
+
+
+def _propose_block(job: Job, person: Person) -> str:
+    """Return why an analyst may not propose a release of a finished job, "" where they may."""
+    if job.state != "finished" or not queries.is_insider(job, person):
+        return ""
+    blocked = queries.propose_block(job)
+    return gettext(blocked) if blocked else ""
+
+
+@require_POST
+@login_required
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop a job. Who may not is refused by rule, and it is recorded."""
+    person = reader(request)
+    job = get_object_or_404(Job.objects.all(), pk=pk)
+    said = gettext("The job is being stopped.")
+    pressed(request, lambda: actions.cancel(by=person, job=job), said=said)
+    return redirect("job", pk)
