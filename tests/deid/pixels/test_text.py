@@ -226,7 +226,7 @@ def test_recall_by_alphabet_size_and_contrast(capsys: pytest.CaptureFixture[str]
     grounds = list(real_pictures().items())
     number = 0
     while len(results["all"]) < 2000:
-        name, picture = grounds[number % len(grounds)]
+        name, picture = grounds[number // 2 % len(grounds)]
         if number % 2:
             name, picture = "phantom", phantom_picture(rng)
         if max(picture.shape) > 700:
@@ -264,6 +264,6 @@ def test_recall_by_alphabet_size_and_contrast(capsys: pytest.CaptureFixture[str]
                 f"   missed at most {100 * bound(missed, len(found)):5.2f} % (95 %)"
             )
         print(f"masked beside text {100 * np.mean(over):.2f} %, clean {100 * np.mean(clean):.2f} %")
-    assert np.mean(results["all"]) >= 0.97
-    assert np.mean(results["contrast 50+, 14 px+"]) >= 0.99
+    assert np.mean(results["all"]) >= 0.99
+    assert np.mean(results["contrast 50+, 14 px+"]) >= 0.995
     assert np.mean(clean) <= 0.01
