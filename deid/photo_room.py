@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deid.quarantine import Quarantined
+if TYPE_CHECKING:
+    from deid.photos import PhotoPolicy
+    from deid.pixels.interface import Detector
 
 # By their first bytes; what is not named here is no picture that this program cleans.
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -33,36 +35,35 @@ def suffix_of(data: bytes) -> str:
 
 def clean_bytes(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     """Clean one photograph; ``head`` says what to look for: text, faces, plates."""
-    from deid.photos import clean_photo
+    from deid.photos import PhotoPolicy, clean_photo
 
+    policy = PhotoPolicy(text=head["text"], faces=head["faces"], plates=head["plates"])
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"in{suffix_of(body)}"
         source.write_bytes(body)
-        target = Path(folder) / f"out{head['suffix']}"
-        result = clean_photo(source, target, detectors=_detectors(head), policy=None)
-        source.unlink()
-        written = [path for path in Path(folder).iterdir() if path.name.startswith("out")]
-        if len(written) != 1:
-            raise Quarantined("cannot-decode")
+        result = clean_photo(
+            source, Path(folder) / "out", detectors=_detectors(policy), policy=policy
+        )
         boxes = [
             [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
             for box in result.boxes
         ]
         answer = {
             "boxes": boxes,
-            "actions": {str(name): str(what) for name, what in dict(result.actions).items()},
-            "suffix": written[0].suffix,
+            "actions": dict(result.actions),
+            "suffix": result.path.suffix,
+            "review": result.needs_review,
         }
-        return answer, written[0].read_bytes()
+        return answer, result.path.read_bytes()
 
 
-def _detectors(head: dict[str, Any]) -> list[Any]:
-    chosen: list[Any] = []
-    if head.get("text"):
+def _detectors(policy: PhotoPolicy) -> list[Detector]:
+    chosen: list[Detector] = []
+    if policy.text:
         from deid.pixels.text import default_text_detector
 
         chosen.append(default_text_detector(1))
-    if head.get("faces"):
+    if policy.faces:
         from deid.pixels.faces import default_face_detector
 
         chosen.append(default_face_detector(1))

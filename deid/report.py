@@ -64,9 +64,13 @@ def row(
     boxes: Boxes | None = None,
     stratum: Mapping[str, str] | None = None,
     digest: str = "",
+    review: str = "",
     seconds: float = 0.0,
 ) -> Row:
-    """One row. ``boxes`` are ``x, y, width, height, score`` in pixels of the image, by kind."""
+    """One row. ``boxes`` are ``x, y, width, height, score`` in pixels of the image, by kind.
+
+    ``review`` is the reason why a person has to look at this output, whatever the sample is.
+    """
     return {
         "source": source,
         "status": status,
@@ -76,6 +80,7 @@ def row(
         "boxes": dict(boxes or {}),
         "kind": kind,
         "stratum": dict(stratum or {}),
+        "review": review,
         "digest": digest,
         "run": run,
         "seconds": round(seconds, 4),

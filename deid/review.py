@@ -81,6 +81,8 @@ def draw_sample(rows: Iterable[Row], policy: SamplePolicy, seed: int | str) -> l
 
 
 def _is_risky(row: Row, policy: SamplePolicy) -> bool:
+    if row.get("review"):
+        return True
     facts = row.get("stratum", {})
     if policy.sample_secondary_captures and (
         str(facts.get("sop_class", "")).startswith(SECONDARY_CAPTURE)

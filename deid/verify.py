@@ -23,12 +23,8 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
-from deid import intake
-from deid.dicom import stream, values
 from deid.dicom import text as free_text
-from deid.dicom.header import encodings_of
-from deid.dicom.stream import Element
-from deid.quarantine import Quarantined
+from deid.identifying import CODES, IDENTIFYING_VRS, identifying_values
 from policies.errors import Invalid, _
 
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "cp949", "shift_jis", "gb18030", "latin-1")
@@ -37,10 +33,7 @@ SHORTEST_BYTES = 7
 SHORTEST_WORD = 4
 # Runs like 00000 and 11111111 are numbers of pixels in any picture, whoever's it is.
 MEANINGFUL = 4
-_CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
 _WORD_BYTES = re.compile(rb"[A-Za-z0-9 _.-]*")
-_IDENTIFYING_VRS = frozenset({"PN", "UI", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"})
-_BIRTH = frozenset({0x00100030})
 _SHAPES = (b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x1f\x8b")
 
 
@@ -189,46 +182,6 @@ def _part_of_known(data: bytes, offset: int, raw: bytes) -> bool:
     return all(free_text.is_known_word(word) for word in found)
 
 
-def identifying_values(src: Path) -> set[str]:
-    """Every value that stands in an identifying field of the originals (and its parts)."""
-    found: set[str] = set()
-    reader = intake.Reader()
-    for source in intake.walk(src):
-        try:
-            elements = stream.parse(reader.read(source)).elements
-        except Quarantined:
-            continue
-        found.update(_values(elements, encodings_of(elements)))
-    reader.close()
-    return {value for value in found if not _is_harmless(value)}
-
-
-def _values(elements: list[Element], encodings: tuple[str, ...]) -> Iterator[str]:
-    for element in elements:
-        if element.items is not None:
-            for item in element.items:
-                yield from _values(item, encodings)
-        elif element.tag in _CODES:
-            continue
-        elif element.fragments is None and element.vr in _IDENTIFYING_VRS:
-            if len(element.value) > 1 << 16:
-                continue
-            text = values.words(element.value, encodings)
-            yield from (part.strip() for part in text.split("\\"))
-            if element.vr == "PN":
-                yield from (part for part in re.split(r"[\^=\\ ]", text) if len(part) >= 2)
-        elif element.tag in _BIRTH:
-            yield values.words(element.value, encodings)
-
-
-def _is_harmless(value: str) -> bool:
-    """Words of the vocabulary, registered UIDs and plain numbers identify nobody."""
-    if values.is_registered(value):
-        return True
-    found = free_text.words_of(value)
-    return all(free_text.is_known_word(word) for word in found) or value == "Glovebox"
-
-
 def _rules(name: str, data: bytes, needles: Needles) -> Iterator[Finding]:
     if data[:128].strip(b"\0"):
         yield Finding(name, "preamble", "the preamble must be empty")
@@ -258,9 +211,9 @@ def _data_set(name: str, place: str, dataset: Dataset, needles: Needles) -> Iter
             for number, item in enumerate(element.value or ()):
                 yield from _data_set(name, f"{where}[{number}].", item, needles)
             continue
-        if int(element.tag) in _CODES:
+        if int(element.tag) in CODES:
             continue
-        if element.VR not in _IDENTIFYING_VRS or element.value in (None, ""):
+        if element.VR not in IDENTIFYING_VRS or element.value in (None, ""):
             continue
         text = str(element.value)
         if element.VR == "PN" and text not in (own, "Anonymous"):

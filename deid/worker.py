@@ -115,7 +115,7 @@ class FileWorker:
         )
 
     def _photo(self, data: bytes, digest: str, subject: str) -> report.Row:
-        head = {"operation": "photo", "suffix": suffix_of(data), **self.profile.photos}
+        head = {"operation": "photo", **self.profile.photos}
         answer, cleaned = self.decoder.ask(head, data)
         suffix = str(answer["suffix"])
         if suffix not in (".jpg", ".jpeg", ".png", ".tif", ".webp", ".gif", ".bmp") or not cleaned:
@@ -129,6 +129,7 @@ class FileWorker:
             actions={str(name): str(what) for name, what in answer["actions"].items()},
             boxes=_by_kind(answer["boxes"]),
             stratum={"modality": "photo", "vendor": "", "sop_class": ""},
+            review=str(answer["review"]),
         )
 
     def _write(self, digest: str, target: str, chunks: list[Any], **rest: Any) -> report.Row:
