@@ -106,8 +106,8 @@ def rehearse(
         state=state,
         reason=reason,
         exit_code=exit_code,
-        wall_seconds=time.monotonic() - started,
-        cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        wall_seconds=round(time.monotonic() - started, 3),
+        cpu_seconds=round(_cpu(after) - _cpu(before), 3),
         peak_memory_bytes=after.ru_maxrss * 1024,
         backend="none",
         artefacts=artefacts,
@@ -115,6 +115,10 @@ def rehearse(
         fault=reader.fault,
         detail="rehearsal without isolation, on a sample",
     )
+
+
+def _cpu(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime
 
 
 def _run(

@@ -9,13 +9,14 @@ from policies.errors import CannotRun, Invalid
 from sandbox_runner.backends.bubblewrap import Bubblewrap
 from sandbox_runner.backends.gvisor import GVisor
 from sandbox_runner.backends.interface import Backend
+from sandbox_runner.backends.local import LocalBackend
 
 #: Isolation of one machine, weakest first; Kubernetes with Kata stands above both.
 STRENGTH: Final = ("bubblewrap", "gvisor", "kata")
 
 
 @functools.cache
-def backend(name: str) -> Backend:
+def backend(name: str) -> LocalBackend:
     """Return the backend of this name. Raises :class:`Invalid` for an unknown one."""
     if name == "bubblewrap":
         return Bubblewrap()
@@ -55,10 +56,11 @@ def choose(name: str, minimum: str) -> Backend:
             code="sandbox.isolation",
             minimum=minimum,
         )
+    if name == "kubernetes":
+        return _cluster(minimum)
     wanted = BACKENDS if name == "auto" else (name,)
-    enough = [
-        each for each in wanted if each in STRENGTH[STRENGTH.index(minimum) :] and backend(each)
-    ]
+    strong = STRENGTH[STRENGTH.index(minimum) :]
+    enough = [each for each in wanted if each in strong and backend(each)]
     if not enough:
         for each in wanted:
             backend(each)
@@ -69,7 +71,8 @@ def choose(name: str, minimum: str) -> Backend:
             minimum=minimum,
             name=name,
         )
-    for each in enough:
+    # Among several that are enough, one that says of itself to be slow comes last.
+    for each in sorted(enough, key=lambda each: not backend(each).auto):
         if not missing(each):
             return backend(each)
     raise CannotRun(
@@ -78,3 +81,19 @@ def choose(name: str, minimum: str) -> Backend:
         name=enough[-1],
         missing=", ".join(missing(enough[-1])),
     )
+
+
+def _cluster(minimum: str) -> Backend:
+    """Return the cluster's backend; it chooses the runtime class that is strong enough itself."""
+    # Imported late: its client is an optional package.
+    from sandbox_runner.backends.kubernetes import KubernetesBackend
+
+    cluster = KubernetesBackend(minimum)
+    lacking = [line for line in cluster.check() if line.required and line.state == "missing"]
+    if lacking:
+        raise CannotRun(
+            "The cluster cannot seal: {missing}.",
+            code="sandbox.isolation",
+            missing=", ".join(f"{line.name} ({line.detail})" for line in lacking),
+        )
+    return cluster

@@ -36,6 +36,7 @@ from sandbox_runner.backends.local import (
     LocalBackend,
     thread_counts,
 )
+from sandbox_runner.place import directory
 from sandbox_runner.spec import MiB, Mount, SandboxSpec
 
 #: Fastest first.
@@ -77,10 +78,24 @@ class GVisor(LocalBackend):
 
     @functools.cached_property
     def platform(self) -> str | None:
-        """The fastest platform that works here, tried once; None where none does."""
+        """The fastest platform that works here; None where none does.
+
+        Tried once a boot and release: a platform that hangs takes seconds to find out about.
+        """
         if self._path is None or not self._root:
             return None
-        return next((name for name in PLATFORMS if _works(self._path, name)), None)
+        status = Path(self._path).stat()
+        key = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        note = directory() / "gvisor-platform.json"
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(note.read_text(encoding="ascii"))
+            if found["key"] == key:
+                return str(found["platform"]) if found["platform"] else None
+        platform = next((name for name in PLATFORMS if _works(self._path, name)), None)
+        partial = note.with_name(f"{note.name}.{os.getpid()}")
+        partial.write_text(json.dumps({"key": key, "platform": platform}), encoding="ascii")
+        partial.replace(note)
+        return platform
 
     @property
     def auto(self) -> bool:

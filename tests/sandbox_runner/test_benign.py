@@ -1,0 +1,278 @@
+"""What honest training does must work as it does outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandbox_runner.backends import Backend
+from sandbox_runner.image import ROOM
+from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxResult, SandboxSpec
+
+pytestmark = pytest.mark.sandbox
+
+TORCH = """
+import multiprocessing, os, torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+            torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    def forward(self, x):
+        return self.layers(x)
+
+def square(x):
+    return x * x
+
+if __name__ == "__main__":
+    assert torch.get_num_threads() == 2
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(64, 1, 16, 16), torch.randint(0, 2, (64,)))
+    net = Net()
+    optimiser = torch.optim.AdamW(net.parameters())
+    for x, y in DataLoader(data, batch_size=16, num_workers=2, shuffle=True):
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimiser.step()
+    torch.save(net.state_dict(), "/output/checkpoint.pt")
+    net.load_state_dict(torch.load("/output/checkpoint.pt", weights_only=True))
+    queue = multiprocessing.Queue()
+    queue.put(torch.ones(100_000))
+    assert queue.get().sum() == 100_000
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        assert pool.map(square, [3]) == [9]
+    print("worked")
+"""
+
+PLAIN = """
+import concurrent.futures, mmap, os, signal, subprocess, sys, tempfile, threading
+from multiprocessing import Process, shared_memory
+
+assert subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True,
+                      check=True).stdout == b"42\\n"
+assert subprocess.run("echo hello | cat", shell=True, capture_output=True).stdout == b"hello\\n"
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    assert list(pool.map(abs, range(-50, 0))) == list(range(50, 0, -1))
+memory = shared_memory.SharedMemory(create=True, size=1 << 20)
+memory.buf[:2] = b"ok"
+memory.close()
+memory.unlink()
+process = Process(target=print, args=("child",))
+process.start()
+process.join()
+assert process.exitcode == 0
+seen = []
+signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+os.kill(os.getpid(), signal.SIGUSR1)
+assert seen
+with tempfile.TemporaryFile() as file:
+    file.truncate(1 << 20)
+    with mmap.mmap(file.fileno(), 0) as view:
+        view[:4] = b"data"
+names = []
+for number in range(3000):
+    with open(f"/tmp/{number}", "w") as file:
+        file.write("x")
+assert len(os.listdir("/tmp")) >= 3000
+import numpy, PIL, pydicom, safetensors
+assert numpy.ones((300, 300)).dot(numpy.ones((300, 300))).sum() == 300**3
+import logging, hashlib, random, uuid, getpass, platform, time, datetime, zoneinfo
+getpass.getuser(); platform.platform(); uuid.uuid4(); random.SystemRandom().random()
+print("worked")
+"""
+
+
+@pytest.fixture
+def run(bubblewrap: Backend, tmp_path: Path) -> Callable[[str], tuple[SandboxResult, str]]:
+    """Return a function that runs a program sealed and gives its result and log."""
+
+    def run(program: str) -> tuple[SandboxResult, str]:
+        code = tmp_path / "code"
+        code.mkdir()
+        (code / "train.py").write_text(program, encoding="utf-8")
+        result = bubblewrap.run(
+            SandboxSpec(
+                id=f"benign-{uuid.uuid4().hex[:12]}",
+                argv=("python", "/opt/glovebox/start.py", "/code/train.py"),
+                limits=Limits(cpus=2, memory_bytes=2 * GiB, wall_seconds=120, shm_bytes=256 * MiB),
+                mounts=(Mount(code, "/code"), Mount(ROOM / "inside", "/opt/glovebox")),
+                env={"GLOVEBOX_CODE": "/code", "GLOVEBOX_OUTPUT": "/output"},
+                output=tmp_path / "output",
+                log=tmp_path / "log",
+            )
+        )
+        return result, (tmp_path / "log").read_text(encoding="utf-8")
+
+    return run
+
+
+@pytest.mark.parametrize("program", [TORCH, PLAIN], ids=["torch", "plain"])
+def test_honest_programs_work(
+    run: Callable[[str], tuple[SandboxResult, str]], program: str
+) -> None:
+    if program is TORCH:
+        pytest.importorskip("torch")
+
+    result, log = run(program)
+
+    assert (result.state, result.reason) == ("finished", "exit"), log
+    assert "worked" in log
+    assert "warning" not in log.lower()
+
+
+def test_a_program_talks_over_pipes_while_it_runs(bubblewrap: Backend) -> None:
+    running = bubblewrap.start(
+        SandboxSpec(
+            id=f"talk-{uuid.uuid4().hex[:12]}",
+            argv=(
+                "python",
+                "-u",
+                "-c",
+                "import sys\nfor row in sys.stdin: print(row.upper(), end='')",
+            ),
+            limits=Limits(wall_seconds=30),
+        )
+    )
+    try:
+        running.stdin.write(b"hello\n")
+        assert running.stdout.readline() == b"HELLO\n"
+        running.stdin.write(b"again\n")
+        assert running.stdout.readline() == b"AGAIN\n"
+        running.stdin.close()
+        result = running.wait(20)
+    finally:
+        running.kill()
+        running.stdout.close()
+
+    assert (result.state, result.exit_code) == ("finished", 0)
+
+
+def test_a_secret_travels_on_standard_input_only(bubblewrap: Backend, tmp_path: Path) -> None:
+    result = bubblewrap.run(
+        SandboxSpec(
+            id=f"secret-{uuid.uuid4().hex[:12]}",
+            argv=(
+                "python",
+                "-c",
+                "import sys, os\n"
+                "secret = sys.stdin.buffer.read()\n"
+                "assert len(secret) == 32\n"
+                "for p in ('cmdline', 'environ'):\n"
+                "    for n in ('1', 'self'):\n"
+                "        assert secret not in open(f'/proc/{n}/{p}', 'rb').read()\n",
+            ),
+            limits=Limits(wall_seconds=30),
+            stdin=uuid.uuid4().hex.encode(),
+            log=tmp_path / "log",
+        )
+    )
+
+    assert result.state == "finished", (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_writable_mount_is_lent_and_taken_back(bubblewrap: Backend, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    result = bubblewrap.run(
+        SandboxSpec(
+            id=f"lend-{uuid.uuid4().hex[:12]}",
+            argv=(
+                "python",
+                "-c",
+                "import os; os.mkdir('/work/a'); open('/work/a/b', 'w').write('x')",
+            ),
+            limits=Limits(wall_seconds=30),
+            mounts=(Mount(work, "/work", writable=True),),
+            log=tmp_path / "log",
+        )
+    )
+
+    assert result.state == "finished", (tmp_path / "log").read_text(encoding="utf-8")
+    assert (work / "a" / "b").read_text(encoding="utf-8") == "x"
+    owners = {path.stat().st_uid for path in (work, work / "a", work / "a" / "b")}
+    assert owners == {os.geteuid()}
+
+
+def test_a_writable_mount_has_a_limit(bubblewrap: Backend, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    result = bubblewrap.run(
+        SandboxSpec(
+            id=f"fill-{uuid.uuid4().hex[:12]}",
+            argv=(
+                "python",
+                "-c",
+                "import time\nwith open('/work/a', 'wb', buffering=0) as f:\n"
+                "    for _ in range(600):\n        f.write(b'x' * (1 << 20)); time.sleep(0.01)",
+            ),
+            limits=Limits(wall_seconds=60, output_bytes=8 * MiB),
+            mounts=(Mount(work, "/work", writable=True),),
+        )
+    )
+
+    assert (result.state, result.reason) == ("failed", "output-limit")
+    assert (work / "a").stat().st_size < 500 * MiB
+
+
+ROOTLESS = """
+import sys
+from pathlib import Path
+from sandbox_runner.backends.choice import backend, missing
+from sandbox_runner.spec import Limits, MiB, SandboxSpec
+assert not missing("bubblewrap"), missing("bubblewrap")
+def run(code, **limits):
+    here = Path(sys.argv[1])
+    spec = SandboxSpec(id="rootless-test", argv=("python", "-c", code), output=here / "output",
+                       log=here / "log", limits=Limits(wall_seconds=20, **limits))
+    return backend("bubblewrap").run(spec)
+assert run("open('/output/x', 'w').write('x')").state == "finished"
+full = run("open('/output/y', 'wb').write(b'x' * (4 << 20))", output_bytes=MiB)
+assert full.reason == "output-limit", full
+grown = run("import os, time\\nx = b'x' * (60 << 20)\\nif os.fork(): os.fork()\\n"
+            "x = b'y' * (60 << 20)\\ntime.sleep(10)", memory_bytes=128 * MiB)
+assert grown.reason == "memory", grown
+print("rootless worked")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user first")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_it_works_without_root(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base, here = Path(sys.base_prefix).resolve(), Path.cwd()
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    # Another user cannot enter root's home, where the interpreter may be: show it elsewhere.
+    script = f"""
+        set -e
+        mount -t tmpfs tmpfs /mnt
+        mkdir /mnt/python /mnt/project /mnt/work
+        mount --bind {base} /mnt/python
+        mount --bind {here} /mnt/project
+        chown 54321 /mnt/work
+        cd /mnt/project
+        exec setpriv --reuid 54321 --regid 54321 --clear-groups env -i PATH=/usr/bin:/bin \
+            PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/project HOME=/mnt/work \
+            XDG_RUNTIME_DIR=/mnt/work TMPDIR=/mnt/work \
+            /mnt/python/bin/{python} -c "$PROGRAM" /mnt/work
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={**os.environ, "PROGRAM": ROOTLESS},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "rootless worked" in done.stdout, done.stderr

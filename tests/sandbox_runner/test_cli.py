@@ -1,0 +1,142 @@
+"""The command: one JSON document, exit codes, and a rehearsal that cannot be mistaken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sandbox_runner.cli as cli
+from policies.errors import Invalid
+from sandbox_runner.rehearse import MARK
+from tests.sandbox_runner.conftest import MANIFEST
+
+Submit = Callable[..., Path]
+TRAIN = """
+import glovebox
+glovebox.log(1, loss=0.5)
+glovebox.output("model.safetensors").write_bytes(b"weights")
+print("\\x1b[31mred")
+"""
+
+
+def call(*words: object) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    args = parser.parse_args([str(word) for word in words])
+    return int(args.run(args))
+
+
+@pytest.mark.sandbox
+@pytest.mark.usefixtures("bubblewrap")
+def test_run_prints_the_contract_s_outcome(
+    submission: Submit, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        *("sandbox", "run", submission(TRAIN), "--data", f"mini={dataset}"),
+        *("--output", tmp_path / "out", "--backend", "bubblewrap", "--json", "--time", "50s"),
+    )
+
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert code == 0
+    assert {
+        "state", "reason", "exit_code", "wall_seconds", "cpu_seconds", "peak_memory_bytes",
+        "backend", "artefacts", "rejected",
+    } <= document.keys()  # fmt: skip
+    assert (document["state"], document["reason"]) == ("finished", "exit")
+    assert document["artefacts"][0].keys() == {"path", "bytes", "sha256"}
+    assert "\x1b" not in printed.err, "a terminal shows the log inert"
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.sandbox
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_failed_run_is_exit_code_1(
+    submission: Submit, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        *("sandbox", "run", submission("\n1 / 0\n"), "--data", f"mini={dataset}"),
+        *("--output", tmp_path / "out", "--backend", "bubblewrap", "--json"),
+    )
+
+    document = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert document["fault"] == {"type": "ZeroDivisionError", "file": "train.py", "line": 2}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "field"),
+    [
+        (MANIFEST.replace("[datasets]", "[dataset]"), "dataset"),
+        (MANIFEST.replace('"1Gi"', '"9999Gi"'), "resources.memory"),
+        (MANIFEST.replace("train.py", "other.py"), "job.entrypoint"),
+        ("not toml at all [", "glovebox.toml"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_the_field(
+    submission: Submit, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    manifest: str, field: str,
+) -> None:  # fmt: skip
+    code = call(
+        *("sandbox", "run", submission("pass", manifest), "--data", f"mini={dataset}"),
+        *("--output", tmp_path / "out", "--json"),
+    )
+
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert code == 2
+    assert (document["state"], document["reason"]) == ("refused", "manifest")
+    assert field in printed.err
+
+
+def test_a_rehearsal_runs_on_a_sample_and_is_marked(
+    submission: Submit, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        *("rehearse", submission(TRAIN), "--data", f"mini={dataset}"),
+        *("--output", tmp_path / "out", "--json"),
+    )
+
+    printed = capfd.readouterr()
+    document = json.loads(printed.out)
+    assert code == 0, printed.err
+    assert document["backend"] == "none" and document["rehearsal"] is True
+    assert (tmp_path / "out" / MARK).exists()
+    assert "network is reachable" in printed.err
+    assert not list(Path("/tmp").glob("glovebox-rehearsal-*"))
+
+
+def test_a_rehearsal_refuses_what_is_no_sample(
+    submission: Submit, dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / "dataset.toml").write_text('kind = "photos"\n', encoding="utf-8")
+
+    with pytest.raises(Invalid, match="sample"):
+        call(
+            *("rehearse", submission(TRAIN), "--data", f"mini={dataset}"),
+            *("--output", tmp_path / "out"),
+        )
+
+
+@pytest.mark.sandbox
+@pytest.mark.usefixtures("bubblewrap")
+def test_the_doctor_says_what_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    code = call("sandbox", "doctor", "--json")
+
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert code == 0 and document["usable"]
+    held = [row for row in document["backends"]["bubblewrap"] if row["state"] == "held"]
+    assert len(held) >= 15
+    assert "no network" in printed.err
+
+
+@pytest.mark.parametrize("value", ["mini", "=x", "Mini=/tmp", "../x=/tmp", "mini=/nowhere"])
+def test_data_is_slug_and_directory(value: str) -> None:
+    with pytest.raises(Invalid):
+        cli.read_datasets([value])

@@ -1,0 +1,240 @@
+"""A job from submission to artefacts: right words at the end, and no step twice or lost."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policies.document import Policy
+from policies.errors import Conflict
+from sandbox_runner import lifecycle
+from sandbox_runner.backends.local import outer_uid
+from sandbox_runner.lifecycle import OUTCOME, RAW, TRAINED, run_job, sweep
+from sandbox_runner.place import Claim
+from sandbox_runner.spec import JobSpec
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bubblewrap")]
+
+Job = Callable[..., JobSpec]
+
+TRAIN = """
+import glovebox, os
+assert os.path.exists("/data/mini/s1/1.png") and not os.path.exists("/data/mini/s2/1.png")
+glovebox.log(1, loss=0.123456789)
+glovebox.output("model.safetensors").write_bytes(b"weights")
+glovebox.output("metrics.json").write_text("{}")
+glovebox.output("diary.txt").write_text("s1 was here")
+"""
+
+
+def test_a_job_ends_with_its_declared_artefacts(job: Job, policy: Policy, tmp_path: Path) -> None:
+    ticks: list[tuple[int, dict[str, float]]] = []
+    spec = job(TRAIN)
+
+    outcome = run_job(
+        spec, policy, tmp_path / "work", progress=lambda s, v: ticks.append((s, dict(v)))
+    )
+
+    assert (outcome.state, outcome.reason, outcome.exit_code) == ("finished", "exit", 0)
+    assert {each.path for each in outcome.artefacts} == {"model.safetensors", "metrics.json"}
+    assert [each.path for each in outcome.rejected] == ["diary.txt"]
+    assert (spec.output / "model.safetensors").read_bytes() == b"weights"
+    assert len(ticks) == 1 and ticks[0][1]["loss"] != 0.123456789, "rounded"
+    assert outcome.backend == "bubblewrap" and outcome.backend_version
+
+
+def test_nothing_plain_is_left_but_log_and_outcome(
+    job: Job, policy: Policy, tmp_path: Path
+) -> None:
+    run_job(job(TRAIN), policy, tmp_path / "work")
+
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"log", OUTCOME}
+
+
+def test_a_job_that_has_ended_is_not_run_again(job: Job, policy: Policy, tmp_path: Path) -> None:
+    spec = job(TRAIN)
+    first = run_job(spec, policy, tmp_path / "work")
+    (spec.output / "model.safetensors").unlink()
+
+    assert run_job(spec, policy, tmp_path / "work") == first
+    assert not (spec.output / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "ends"),
+    [
+        ("raise SystemExit(3)", {}, ("failed", "exit")),
+        ("x = [0] * 10**9", {"memory_bytes": 96 << 20}, ("failed", "memory")),
+        ("while True: __import__('os').fork()", {"processes": 12}, ("failed", "processes")),
+        (
+            "open('/output/model.safetensors', 'wb').write(b'x' * (4 << 20))",
+            {"output_bytes": 1 << 20},
+            ("failed", "output-limit"),
+        ),
+        ("import time; time.sleep(60)", {"wall_seconds": 0.5}, ("stopped", "timeout")),
+    ],
+)
+def test_each_limit_ends_with_its_own_reason(
+    job: Job, policy: Policy, tmp_path: Path, code: str, limits: dict[str, float],
+    ends: tuple[str, str],
+) -> None:  # fmt: skip
+    outcome = run_job(job(code, **limits), policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ends
+    assert outcome.artefacts == ()
+
+
+def test_a_graceful_program_hears_that_its_time_is_over(
+    job: Job, policy: Policy, tmp_path: Path
+) -> None:
+    spec = job(
+        "import signal, time\n"
+        "def end(*_):\n    print('saved', flush=True); raise SystemExit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\ntime.sleep(60)",
+        wall_seconds=1,
+        grace_seconds=10,
+    )
+
+    outcome = run_job(spec, policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("stopped", "timeout")
+    assert "saved" in (tmp_path / "work" / "log").read_text(encoding="utf-8")
+
+
+def test_a_cancelled_job_stops(job: Job, policy: Policy, tmp_path: Path) -> None:
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+
+    outcome = run_job(job("import time; time.sleep(60)"), policy, tmp_path / "work", cancel=cancel)
+
+    assert (outcome.state, outcome.reason) == ("stopped", "cancelled")
+
+
+def test_a_submission_with_a_link_is_refused(job: Job, policy: Policy, tmp_path: Path) -> None:
+    spec = job("pass")
+    (spec.submission / "model.py").symlink_to("/etc/passwd")
+
+    outcome = run_job(spec, policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("refused", "manifest")
+    assert "model.py" in outcome.detail
+
+
+def test_a_dataset_with_a_link_fails_for_its_data(
+    job: Job, policy: Policy, dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / "s1" / "2.png").symlink_to("/etc/passwd")
+
+    outcome = run_job(job("pass"), policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("failed", "data")
+
+
+def test_more_isolation_than_there_is_refuses(job: Job, policy: Policy, tmp_path: Path) -> None:
+    outcome = run_job(replace(job("pass"), minimum_isolation="kata"), policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("refused", "isolation")
+    assert outcome.detail
+
+
+def test_a_gpu_that_is_not_there_refuses(job: Job, policy: Policy, tmp_path: Path) -> None:
+    outcome = run_job(job("pass", gpus=1), policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("refused", "resources")
+
+
+def test_two_runners_do_not_run_one_job(job: Job, policy: Policy, tmp_path: Path) -> None:
+    spec = job("import time; time.sleep(60)")
+    cancel = threading.Event()
+    first = threading.Thread(
+        target=run_job, args=(spec, policy, tmp_path / "work"), kwargs={"cancel": cancel}
+    )
+    first.start()
+    try:
+        while not (tmp_path / "work" / "code").exists():
+            time.sleep(0.01)
+        with pytest.raises(Conflict):
+            run_job(spec, policy, tmp_path / "work")
+    finally:
+        cancel.set()
+        first.join()
+
+
+def test_a_collection_that_was_killed_goes_on_without_training_again(
+    job: Job, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job(TRAIN)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "take_out", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(spec, policy, tmp_path / "work")
+    assert (tmp_path / "work" / TRAINED).exists() and (tmp_path / "work" / RAW).is_dir()
+    monkeypatch.setattr(lifecycle, "prepare", die)
+
+    outcome = run_job(spec, policy, tmp_path / "work")
+
+    assert outcome.state == "finished"
+    assert len(outcome.artefacts) == 2
+
+
+RUNNER = """
+import pickle, sys
+from pathlib import Path
+from sandbox_runner.lifecycle import run_job
+spec, policy, workdir = pickle.load(open(sys.argv[1], "rb"))
+print(run_job(spec, policy, workdir).state)
+"""
+
+
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.5, 0.9])
+def test_a_killed_runner_takes_its_sandbox_with_it_and_the_job_ends_once(
+    job: Job, policy: Policy, tmp_path: Path, after: float
+) -> None:
+    spec = job("import time; time.sleep(0.4)\n" + TRAIN)
+    given = tmp_path / "given"
+    given.write_bytes(pickle.dumps((spec, policy, tmp_path / "work")))
+    runner = subprocess.Popen([sys.executable, "-c", RUNNER, str(given)], cwd=Path.cwd())
+    time.sleep(after)
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+
+    sweep(None)
+    claim = Claim(spec.id)
+    claim.release()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
+    until = time.monotonic() + 10
+    while _processes_with(spec.id) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _processes_with(spec.id)
+
+    outcome = run_job(spec, policy, tmp_path / "work")
+
+    assert outcome.state == "finished"
+    assert {each.path for each in outcome.artefacts} == {"model.safetensors", "metrics.json"}
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"log", OUTCOME}
+
+
+def _processes_with(identifier: str) -> list[str]:
+    """Return the living processes of a sandbox's user; the dead may wait for their burial."""
+    user = outer_uid(identifier)
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            state = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            if process.stat().st_uid == user and state != "Z":
+                found.append(process.name)
+    return found
