@@ -222,17 +222,12 @@ def run_job(scene: Scene) -> None:
         ticks = applicant.portal.get(f"jobs/{scene.job}/curves")
         spent = job["budget"]["job"]
         tell(
-            f"sealed by {_operator(scene)}, {job['seconds']} s, {len(ticks)} ticks of the curves "
-            f"for {spent['spent']} of {spent['limit']} bits"
+            f"sealed, {job['seconds']} s, {len(ticks)} ticks of the curves for "
+            f"{spent['spent']} of {spent['limit']} bits"
         )
         for name in ("hostile-sockets", "hostile-copier"):
             answer = models.submit(applicant, scene.grant, name, scene.work)
             scene.hostile[name] = answer["job"]["id"]
-
-
-def _operator(scene: Scene) -> str:
-    job = scene.person("reviewer1").portal.get(f"jobs/{scene.job}")
-    return f"{job['operator']['backend']} {job['operator']['backend_version']}"
 
 
 def inspect(scene: Scene) -> None:
@@ -260,7 +255,11 @@ def review(scene: Scene) -> None:
         state = models.review(scene.three("reviewer", 2), scene.release)
         if state not in ("approved", "released"):
             raise StepFailed(f"the release is {state}")
-        tell("two reviewers, blind to each other, read report, curves and log, and approved")
+        operator = scene.person("reviewer1").portal.get(f"jobs/{scene.job}")["operator"]
+        tell(
+            f"two reviewers, blind to each other, read report, curves and log of what "
+            f"{operator['backend']} {operator['backend_version']} ran, and approved"
+        )
 
 
 def release(scene: Scene) -> None:
