@@ -189,7 +189,12 @@ def test_guessing_a_password_on_the_page_is_throttled_and_recorded(
 def test_signing_up_and_out_is_recorded(client: Client, db: None) -> None:
     client.post(
         "/accounts/signup/",
-        {"email": "new@example.org", "password1": PASSWORD, "password2": PASSWORD},
+        {
+            "name": "New",
+            "email": "new@example.org",
+            "password1": PASSWORD,
+            "password2": PASSWORD,
+        },
     )
     client.post("/accounts/logout/")
     done = set(Event.objects.values_list("action", flat=True))
