@@ -21,6 +21,7 @@ from portal.access.models import AccessRequest, RequestDocument, RequestStep
 from portal.accounts.models import Person
 from portal.audit.record import record
 from portal.catalog.models import DatasetVersion
+from portal.catalog.queries import policy_of
 
 MOST_DOCUMENT_BYTES = 20 * 1024 * 1024
 MOST_DOCUMENTS = 10
@@ -93,7 +94,7 @@ def create_request(
         )
     if version.state != "published":
         raise Conflict(_("This version is not published."), field="version", code="request.version")
-    policy = queries.policy_of(version.dataset)
+    policy = policy_of(version.dataset)
     request = AccessRequest.objects.create(
         applicant=by,
         version=version,

@@ -13,6 +13,7 @@ from policies.quantities import format_bytes
 from portal.access.serializers import PersonBriefly
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
+from portal.catalog.queries import policy_of
 from portal.jobs import ledger, queries
 from portal.jobs.models import Finding, Inspection, Job, Submission, Tick
 
@@ -215,7 +216,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         """Bits spent and allowed, for the job and its grant."""
         if self._runs_machine_only(job):
             return None
-        balances = ledger.balances(job, queries.policy_of(job.version.dataset))
+        balances = ledger.balances(job, policy_of(job.version.dataset))
         return {
             name: {"spent": round(balances[name].spent), "limit": int(balances[name].limit)}
             for name in ("job", "grant")

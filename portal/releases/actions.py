@@ -19,6 +19,7 @@ from portal.access.refusals import refusals_recorded
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.audit.record import record
+from portal.catalog.queries import policy_of
 from portal.jobs import ledger
 from portal.jobs.models import Job
 from portal.jobs.queries import is_insider, propose_block
@@ -87,7 +88,7 @@ def propose(*, by: Person, job: Job, note: str = "", conflict: bool = False) -> 
 @transaction.atomic
 def _propose(by: Person, job: Job, note: str, conflict: bool) -> Release:
     job = Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
-    policy = queries.policy_of(job.version.dataset)
+    policy = policy_of(job.version.dataset)
     if job.state != "finished":
         raise Conflict(
             _("Only a finished job has something to release; this one is {state}."),

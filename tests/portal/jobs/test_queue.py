@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 
-from portal import leases
-from portal.jobs import admission, engine, ledger, queries
+from policies.errors import CannotRun
+from portal import keys, leases
+from portal.access.models import Grant
+from portal.jobs import actions, admission, engine, ledger, queries, tasks, transitions
 from portal.jobs.models import Job, JobStep, LedgerEntry, Tick
 from portal.jobs.progress import Curves
 from portal.jobs.storage import manifest_of
 from portal.jobs.transitions import MOST_ATTEMPTS
 from portal.tasking import TryAgain
 from tests.portal.cast import Cast
-from tests.portal.jobs.material import QUICK, submitted
+from tests.portal.jobs.material import QUICK, fill, submission, submitted
 
 pytestmark = pytest.mark.django_db
 
@@ -75,6 +79,68 @@ def test_what_the_machine_can_never_give_is_refused(cast: Cast) -> None:
     engine.advance(job.pk)
     job.refresh_from_db()
     assert (job.state, job.reason, job.field) == ("refused", "resources", "resources.cpus")
+
+
+@pytest.fixture
+def hints(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The messages that would be sent; none of them arrives."""
+    sent: list[tuple] = []
+
+    def hint(*message: object, again_after: float = 0) -> None:
+        sent.append(message)
+
+    for module in (tasks, engine):
+        monkeypatch.setattr(module, "hint", hint)
+    return sent
+
+
+def test_what_no_message_told_is_found(cast: Cast, hints: list[tuple]) -> None:
+    job = submitted(cast)
+    tasks.due()
+    assert ("jobs.advance", job.pk) in hints
+    hints.clear()
+    # Held by a worker, or put off: nobody is called.
+    with leases.hold(Job, job.pk):
+        tasks.due()
+    Job.objects.update(retry_at=timezone.now() + timedelta(minutes=1))
+    tasks.due()
+    assert ("jobs.advance", job.pk) not in hints
+    Grant.objects.update(state="revoked")
+    tasks.due()
+    assert ("jobs.stop_lapsed",) in hints
+
+
+def test_when_room_becomes_free_the_first_in_line_is_called(cast: Cast, hints: list[tuple]) -> None:
+    first = queued(cast, mark="a")
+    second = queued(cast, first.grant, mark="b")
+    Job.objects.filter(pk=first.pk).update(stop_requested="cancelled")
+    engine.advance(first.pk)
+    assert ("jobs.advance", second.pk) in hints
+
+
+def test_without_its_audit_event_no_job_moves(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submitted(cast)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(transitions, "record", broken)
+    with pytest.raises(RuntimeError):
+        engine.advance(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.submission.advice) == ("submitted", None)
+
+
+def test_the_web_process_takes_a_submission_in_without_a_data_key(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = cast.granted()
+    fill(cast.version)
+    monkeypatch.setenv("GLOVEBOX_ROLE", "web")
+    with pytest.raises(CannotRun):
+        keys.master("data")
+    job = actions.submit(by=cast.applicant, grant=grant, stream=submission())
+    assert actions.cancel(by=cast.applicant, job=job).state == "stopped"
 
 
 @pytest.mark.parametrize("code", sorted(queries.WAITING))
