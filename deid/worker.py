@@ -112,6 +112,7 @@ class FileWorker:
             actions=result.actions,
             boxes=_by_kind(result.boxes),
             stratum=result.stratum,
+            review=result.review,
         )
 
     def _photo(self, data: bytes, digest: str, subject: str) -> report.Row:

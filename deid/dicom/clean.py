@@ -26,9 +26,10 @@ HELD = (
     (STORAGE + "91.", "annotation"),
     ("1.2.840.10008.1.3.10", "dicomdir"),
 )
-NOT_HELD = frozenset({STORAGE + "66.1", STORAGE + "66.2", STORAGE + "66.4", STORAGE + "66.5"})
-# Raw data (66) has children that are registrations and segmentations; 66.3 deforms, 66.4 segments.
+# Raw data (66) has children that are registrations, fiducials and segmentations.
+NOT_HELD = frozenset({f"{STORAGE}66.{end}" for end in range(1, 9)})
 VIDEO_CLASSES = frozenset({STORAGE + "77.1.1.1", STORAGE + "77.1.2.1", STORAGE + "77.1.4.1"})
+MEASURED_CLASSES = frozenset({STORAGE + "66.4", STORAGE + "66.7", STORAGE + "481.2"})
 VOLUME_CLASSES = frozenset({STORAGE + end for end in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")})
 # A word a line or more; English, German, French, Spanish and Korean names of parts of the head.
 HEAD_WORDS = frozenset(
@@ -54,6 +55,7 @@ class Result:
     boxes: list[list[Any]]
     stratum: dict[str, str]
     mapped: dict[str, dict[str, str]] = field(default_factory=dict)
+    review: str = ""
 
 
 class DicomCleaner:
@@ -80,6 +82,9 @@ class DicomCleaner:
         cleaned = self.header.clean(file, sop_class, identity)
         _resolve_ambiguous(cleaned.elements, _is_signed(cleaned.elements))
         detect = self.profile.has("clean_pixel_data")
+        # A label map or dose grid is no picture: masking what looks like text would falsify it.
+        measured = sop_class in MEASURED_CLASSES
+        detect = detect and not measured
         pixel = self._pixels(file, cleaned.elements, detect=detect)
         elements = [each for each in cleaned.elements if each.tag not in pixels.PIXEL_TAGS]
         syntax = stream.EXPLICIT
@@ -114,6 +119,7 @@ class DicomCleaner:
                 "sop_class": sop_class,
             },
             mapped=cleaned.mapped,
+            review="pixels not searched" if measured else "",
         )
 
     def _sop_class(self, file: DicomFile) -> str:

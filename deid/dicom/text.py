@@ -17,7 +17,8 @@ OLDEST_AGE = 89
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
 # Dates, telephone and registration numbers: digits joined by separators.
 _JOINED_DIGITS = re.compile(
-    r"\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+|\d{2,}(?:\s\d{2,}){2,}"
+    # Only from the beginning of a run of digits, or long runs would take quadratic time.
+    r"(?<!\d)(?:\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+|\d{2,}(?:\s\d{2,}){2,})"
 )
 _AGE = re.compile(r"\b(\d{2,3})(\s*-?\s*(?:y\b|yo\b|yr|year|세|살))", re.IGNORECASE)
 _PIECE = re.compile(r"\d+\.\d+|[^\W_]+|[\W_]+")

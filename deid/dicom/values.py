@@ -67,7 +67,8 @@ def is_number(value: Buffer, vr: str, own: frozenset[str]) -> bool:
     """Whether a DS or IS value holds numbers only, and none of the patient's own."""
     pattern, longest = (_INTEGER, 12) if vr == "IS" else (_DECIMAL, 24)
     for part in bytes(value).split(b"\\"):
-        if pattern.fullmatch(part) is None or len(part) > longest:
+        # The length first: a pattern is not tried on a megabyte of digits.
+        if len(part) > longest or pattern.fullmatch(part) is None:
             return False
         if len(part) >= 4 and own and part.strip(b" \0+-").decode("ascii") in own:
             return False

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from deid.dicom.clean import DicomCleaner, Result
-from tests.deid import canaries
+from tests.deid import dicom_files
 
 SHAPE = (256, 384)
 NOTE = "HONG GILDONG 12345678"
@@ -32,7 +32,7 @@ def background(bits: int, seed: int = 5) -> np.ndarray:
 
 
 def file_of(frames: np.ndarray, **attributes: object) -> bytes:
-    data = canaries.base(canaries.SC, "OT")
+    data = dicom_files.base(dicom_files.SC, "OT")
     data.Rows, data.Columns = SHAPE
     bits = frames.dtype.itemsize * 8
     data.BitsAllocated = data.BitsStored = bits
@@ -41,7 +41,7 @@ def file_of(frames: np.ndarray, **attributes: object) -> bytes:
         setattr(data, keyword, value)
     data.HighBit = data.BitsStored - 1
     data.PixelData = frames.tobytes()
-    return canaries.written(data)
+    return dicom_files.written(data)
 
 
 def covered(result: Result, where: np.ndarray) -> float:
@@ -94,12 +94,12 @@ def test_text_in_one_frame_of_many(cleaner: DicomCleaner) -> None:
     where = letters()
     frames = np.stack([background(8, seed) for seed in range(9)])
     frames[3][where] = 255
-    data = canaries.base("1.2.840.10008.5.1.4.1.1.7.2", "OT")
+    data = dicom_files.base("1.2.840.10008.5.1.4.1.1.7.2", "OT")
     data.Rows, data.Columns, data.NumberOfFrames = *SHAPE, 9
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit = 7
     data.PixelData = frames.tobytes()
-    output = b"".join(cleaner.clean(canaries.written(data), "0").chunks)
+    output = b"".join(cleaner.clean(dicom_files.written(data), "0").chunks)
     after = pydicom.dcmread(io.BytesIO(output)).pixel_array
     assert (after[3][where] == 255).mean() < 0.02
 

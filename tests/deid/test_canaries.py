@@ -11,13 +11,13 @@ import pytest
 from deid.dicom.clean import DicomCleaner
 from deid.quarantine import Quarantined
 from deid.verify import contents
-from tests.deid import canaries
+from tests.deid import canaries, canaries_in_structure, dicom_files
 
 
 @pytest.mark.parametrize("canary", canaries.PLACES, ids=lambda canary: canary.name)
 def test_a_secret_does_not_survive(canary: canaries.Canary, cleaner: DicomCleaner) -> None:
     file = canary.build()
-    shown = canaries.inflated(file) if canary.name == "deflated" else file
+    shown = dicom_files.inflated(file) if canary.name == "deflated" else file
     for secret in canary.secrets:
         assert secret in shown, "the builder must plant its secret"
     try:
@@ -40,25 +40,25 @@ def test_there_are_many_places() -> None:
 def test_nothing_of_a_file_is_said_aloud(
     cleaner: DicomCleaner, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for build in (canaries.character_set_itself, canaries.wrong_vr_for_a_number):
+    for build in (canaries.character_set_itself, canaries_in_structure.wrong_vr_for_a_number):
         cleaner.clean(build(), "0")
     cleaner.clean(canaries.korean_mislabelled(), "0")
     said = " ".join(str(each.message) for each in recwarn) + caplog.text
-    assert canaries.SECRET not in said and "명희" not in said
+    assert dicom_files.SECRET not in said and "명희" not in said
 
 
 def test_a_few_bytes_that_claim_to_be_a_huge_picture_are_held(cleaner: DicomCleaner) -> None:
-    file = canaries.compressed(canaries.jpeg_frame(), canaries.JPEG_BASELINE)
+    file = dicom_files.compressed(dicom_files.jpeg_frame(), dicom_files.JPEG_BASELINE)
     for element in (0x10, 0x11):
-        small = canaries.raw(0x28, element, b"US", b"\x40\0")
+        small = dicom_files.raw(0x28, element, b"US", b"\x40\0")
         assert small in file
-        file = file.replace(small, canaries.raw(0x28, element, b"US", b"\xff\xff"))
+        file = file.replace(small, dicom_files.raw(0x28, element, b"US", b"\xff\xff"))
     with pytest.raises(Quarantined, match="too-large"):
         cleaner.clean(file, "0")
 
 
 def test_unused_bits_of_each_word_are_cleared(cleaner: DicomCleaner) -> None:
-    file = canaries.unused_high_bits()
+    file = canaries_in_structure.unused_high_bits()
     before = pydicom.dcmread(__import__("io").BytesIO(file)).PixelData
     assert (np.frombuffer(before, "<u2") >> 12).any()
     output = b"".join(cleaner.clean(file, "0").chunks)

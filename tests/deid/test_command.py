@@ -12,7 +12,7 @@ import pytest
 from deid.__main__ import main
 from deid.dicom.clean import DicomCleaner
 from deid.verify import verify
-from tests.deid import canaries
+from tests.deid import dicom_files
 from tests.deid.test_pipeline import tree
 
 
@@ -82,12 +82,12 @@ def test_a_folder_called_verify_can_still_be_read(
 
 
 LEFTOVERS = {
-    "00080080": lambda data: setattr(data, "InstitutionName", canaries.SECRET),
+    "00080080": lambda data: setattr(data, "InstitutionName", dicom_files.SECRET),
     "00100010": lambda data: setattr(data, "PatientName", "HWANGBO^MYUNGHEE"),
     "00081030": lambda data: setattr(data, "StudyDescription", "for HWANGBO"),
     "00091001": lambda data: data.private_block(9, "X", create=True).add_new(1, "LO", "left"),
     "00120062": lambda data: delattr(data, "PatientIdentityRemoved"),
-    "0020000D": lambda data: setattr(data, "StudyInstanceUID", f"{canaries.PREFIX}.2"),
+    "0020000D": lambda data: setattr(data, "StudyInstanceUID", f"{dicom_files.PREFIX}.2"),
 }
 
 
@@ -96,9 +96,9 @@ def test_verify_names_what_was_left(tag: str, tmp_path: Path, cleaner: DicomClea
     src, out = tmp_path / "src", tmp_path / "out"
     src.mkdir()
     out.mkdir()
-    original = canaries.base()
-    original.InstitutionName = canaries.SECRET
-    (src / "a.dcm").write_bytes(canaries.written(original))
+    original = dicom_files.base()
+    original.InstitutionName = dicom_files.SECRET
+    (src / "a.dcm").write_bytes(dicom_files.written(original))
     result = cleaner.clean((src / "a.dcm").read_bytes(), "0")
     (out / "a.dcm").write_bytes(b"".join(result.chunks))
     assert verify(out, src).held

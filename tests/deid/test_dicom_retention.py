@@ -18,7 +18,7 @@ from deid.dicom.plan import Plan
 from deid.profile import Profile, from_document, load
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
-from tests.deid import canaries
+from tests.deid import dicom_files
 from tests.deid.conftest import KEY
 
 SYNTAXES = {
@@ -87,9 +87,9 @@ def test_geometry_and_acquisition_stay(name: str, cleaner: DicomCleaner) -> None
 
 def test_intervals_of_dates_are_kept_and_dates_are_not(cleaner: DicomCleaner) -> None:
     def days(study: str, acquisition: str) -> tuple[datetime.date, datetime.date]:
-        data = canaries.base()
+        data = dicom_files.base()
         data.StudyDate, data.AcquisitionDate = study, acquisition
-        after = opened(b"".join(cleaner.clean(canaries.written(data), "0").chunks))
+        after = opened(b"".join(cleaner.clean(dicom_files.written(data), "0").chunks))
         assert after.StudyDate != study and after.StudyTime == "101112"
         return tuple(
             datetime.datetime.strptime(value, "%Y%m%d").date()
@@ -103,23 +103,23 @@ def test_intervals_of_dates_are_kept_and_dates_are_not(cleaner: DicomCleaner) ->
 
 
 def test_one_uid_is_one_uid_in_every_file_and_text(cleaner: DicomCleaner) -> None:
-    data = canaries.base()
+    data = dicom_files.base()
     inner = pydicom.Dataset()
-    inner.ReferencedSOPClassUID = canaries.MG
+    inner.ReferencedSOPClassUID = dicom_files.MG
     inner.ReferencedSOPInstanceUID = data.StudyInstanceUID
     data.ReferencedImageSequence = [inner]
     data.StudyDescription = f"see {data.StudyInstanceUID}"
-    after = opened(b"".join(cleaner.clean(canaries.written(data), "0").chunks))
+    after = opened(b"".join(cleaner.clean(dicom_files.written(data), "0").chunks))
     new = after.StudyInstanceUID
     assert new.startswith("2.25.") and len(new) <= 64
     assert after.ReferencedImageSequence[0].ReferencedSOPInstanceUID == new
     assert after.StudyDescription == f"see {new}"
-    assert after.ReferencedImageSequence[0].ReferencedSOPClassUID == canaries.MG
+    assert after.ReferencedImageSequence[0].ReferencedSOPClassUID == dicom_files.MG
     assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
 
 
 def test_the_file_says_what_was_done_to_it(cleaner: DicomCleaner) -> None:
-    after = opened(b"".join(cleaner.clean(canaries.written(canaries.base()), "0").chunks))
+    after = opened(b"".join(cleaner.clean(dicom_files.written(dicom_files.base()), "0").chunks))
     assert after.PatientIdentityRemoved == "YES"
     codes = {item.CodeValue for item in after.DeidentificationMethodCodeSequence}
     assert codes == {"113100", "113101", "113105", "113107", "113108", "113109"}
@@ -134,30 +134,30 @@ def test_the_file_says_what_was_done_to_it(cleaner: DicomCleaner) -> None:
                       ("999M", "999M"), ("1200", None), ("999W", "999W")]
 )  # fmt: skip
 def test_ages_over_89_are_one_group(age: str, kept: str | None, cleaner: DicomCleaner) -> None:
-    data = canaries.written(canaries.base())
-    changed = canaries.raw(0x10, 0x1010, b"AS", age.encode())
-    data = data.replace(canaries.raw(0x10, 0x1010, b"AS", b"042Y"), changed)
+    data = dicom_files.written(dicom_files.base())
+    changed = dicom_files.raw(0x10, 0x1010, b"AS", age.encode())
+    data = data.replace(dicom_files.raw(0x10, 0x1010, b"AS", b"042Y"), changed)
     after = opened(b"".join(cleaner.clean(data, "0").chunks))
     assert after.get("PatientAge") == kept
 
 
 def test_clinical_words_stay_in_descriptions(cleaner: DicomCleaner) -> None:
-    data = canaries.base()
+    data = dicom_files.base()
     data.SpecificCharacterSet = "ISO_IR 192"
     data.StudyDescription = "MG L-MLO magnification, dense breast"
     data.SeriesDescription = "유방촬영 좌측 CC"
-    after = opened(b"".join(cleaner.clean(canaries.written(data), "0").chunks))
+    after = opened(b"".join(cleaner.clean(dicom_files.written(data), "0").chunks))
     assert after.StudyDescription == "MG L-MLO magnification,dense breast"
     assert after.SeriesDescription == "유방촬영 좌측 CC"
 
 
 @pytest.mark.parametrize("field", ["BodyPartExamined", "SeriesDescription", "ProtocolName"])
 def test_head_volumes_are_held_for_a_person(field: str, decoder: Decoder) -> None:
-    data = canaries.base(canaries.CT, "CT")
+    data = dicom_files.base(dicom_files.CT, "CT")
     data.BodyPartExamined = "HEAD" if field == "BodyPartExamined" else ""
     if field != "BodyPartExamined":
         setattr(data, field, "Brain w/o contrast")
-    file = canaries.written(data)
+    file = dicom_files.written(data)
     with pytest.raises(Quarantined, match="head-volume"):
         _cleaner(load("research"), decoder).clean(file, "0")
     allowed = from_document({**load("research").document, "head_volumes": "allow"})
@@ -166,10 +166,10 @@ def test_head_volumes_are_held_for_a_person(field: str, decoder: Decoder) -> Non
 
 def test_the_mammography_profile_keeps_its_list_and_nothing_else(decoder: Decoder) -> None:
     profile = load("mammography")
-    data = canaries.base()
+    data = dicom_files.base()
     data.ViewPosition, data.ImageLaterality = "MLO", "L"
     data.KVP, data.PatientWeight = "28", "61"
-    result = _cleaner(profile, decoder).clean(canaries.written(data), "0")
+    result = _cleaner(profile, decoder).clean(dicom_files.written(data), "0")
     after = opened(b"".join(result.chunks))
     assert (after.PatientBirthDate, after.PerformedProcedureStepStartDate) == ("19000101",) * 2
     assert (after.ViewPosition, after.ImageLaterality) == ("MLO", "L")
@@ -182,13 +182,15 @@ def test_the_mammography_profile_keeps_its_list_and_nothing_else(decoder: Decode
     assert profile.keep_only is not None
     assert tags <= profile.keep_only
     with pytest.raises(Quarantined, match="modality"):
-        _cleaner(profile, decoder).clean(canaries.written(canaries.base(canaries.SC, "OT")), "0")
+        _cleaner(profile, decoder).clean(
+            dicom_files.written(dicom_files.base(dicom_files.SC, "OT")), "0"
+        )
 
 
 def test_basic_leaves_no_date(decoder: Decoder) -> None:
-    data = canaries.base()
+    data = dicom_files.base()
     data.AcquisitionDateTime = "20190807101112"
-    result = _cleaner(load("basic"), decoder).clean(canaries.written(data), "0")
+    result = _cleaner(load("basic"), decoder).clean(dicom_files.written(data), "0")
     after = opened(b"".join(result.chunks))
     assert after.StudyDate == "" and "AcquisitionDateTime" not in after
     assert "PatientAge" not in after
@@ -196,14 +198,14 @@ def test_basic_leaves_no_date(decoder: Decoder) -> None:
 
 
 def test_a_safe_private_block_stays_where_the_profile_names_it(decoder: Decoder) -> None:
-    data = canaries.base()
+    data = dicom_files.base()
     block = data.private_block(0x0019, "GEMS_ACQU_01", create=True)
     block.add_new(0x02, "SL", 912)
-    block.add_new(0x03, "LO", canaries.SECRET)
+    block.add_new(0x03, "LO", dicom_files.SECRET)
     document = dict(load("research").document)
     document["options"] = [*document["options"], "retain_safe_private"]
     document["safe_private"] = {"GEMS_ACQU_01": ["0019xx02", "0019xx03"]}
-    result = _cleaner(from_document(document), decoder).clean(canaries.written(data), "0")
+    result = _cleaner(from_document(document), decoder).clean(dicom_files.written(data), "0")
     after = opened(b"".join(result.chunks))
     assert after[0x00191002].value == 912
     assert 0x00191003 not in after  # text in a private element is never safe

@@ -20,7 +20,7 @@ from deid import intake, output, pipeline, report
 from deid.profile import Profile, from_document, load
 from deid.vault import Crosswalk, Pseudonyms
 from policies.errors import Invalid
-from tests.deid import canaries
+from tests.deid import dicom_files
 from tests.deid.conftest import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,13 +37,13 @@ def headers_only() -> Profile:
 def tree(folder: Path, files: int = 6) -> Path:
     """A hospital's export: folders and files with names in them, two images a patient."""
     for number in range(files):
-        data = canaries.base()
+        data = dicom_files.base()
         patient = number // 2
         data.PatientID, data.PatientName = f"77123{patient:03d}", f"HWANGBO{patient}^MYUNGHEE"
-        data.SOPInstanceUID = f"{canaries.PREFIX}.1.{number}"
+        data.SOPInstanceUID = f"{dicom_files.PREFIX}.1.{number}"
         path = folder / f"HWANGBO{patient}_77123{patient:03d}" / f"MYUNGHEE_{number}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(canaries.written(data))
+        path.write_bytes(dicom_files.written(data))
     return folder
 
 
@@ -77,7 +77,7 @@ def test_every_input_has_one_row_and_no_row_says_whose_it_is(
     assert summary.statuses == {"written": 6, "quarantined": 3}
     assert summary.reasons == {"not-dicom": 1, "empty": 1, "link": 1}
     everything = (tmp_path / "out.jsonl").read_text() + " ".join(digests(tmp_path / "out"))
-    for secret in ("HWANGBO", "MYUNGHEE", "77123", canaries.PREFIX, str(tmp_path)):
+    for secret in ("HWANGBO", "MYUNGHEE", "77123", dicom_files.PREFIX, str(tmp_path)):
         assert secret not in everything
     by_source = {row["source"]: row for row in rows}
     for path in src.rglob("MYUNGHEE*.dcm"):
@@ -197,9 +197,10 @@ def test_two_copies_of_one_file_are_one_output(tmp_path: Path, headers_only: Pro
         ("zeros", lambda file: bytes(4096), "not-dicom"),
         ("trailing bytes", lambda file: file + b"TRAILING BYTES", "trailing-bytes"),
         ("bad VR", lambda file: file.replace(b"\x10\0\x20\0LO", b"\x10\0\x20\0QQ"), "bad-vr"),
-        ("doubled", lambda file: canaries.before(
-            file, (0x10, 0x20), canaries.raw(0x10, 0x10, b"PN", b"X")), "doubled-tag"),
-        ("too deep", lambda file: canaries.before(file, (0x10, 0x10), _nest(200)), "bad-structure"),
+        ("doubled", lambda file: dicom_files.before(
+            file, (0x10, 0x20), dicom_files.raw(0x10, 0x10, b"PN", b"X")), "doubled-tag"),
+        ("too deep", lambda file: dicom_files.before(file, (0x10, 0x10), _nest(200)),
+            "bad-structure"),
         ("a huge length", lambda file: file.replace(
             struct.pack("<HH2s", 0x7FE0, 0x10, b"OW"), struct.pack("<HH2s", 0x7FE0, 0x10, b"OB")
             )[:-8192 - 4] + b"\xf0\xff\xff\xff", "truncated"),
@@ -351,7 +352,7 @@ def test_the_crosswalk_knows_every_patient_and_opens_with_its_key_only(
     opened = Crosswalk.load(path, bytes(range(32, 64)))
     assert opened.entries["patient"]["77123000"] == Pseudonyms(KEY).patient("77123000")
     assert opened.export("patient").startswith("id_old,id_new\n77123000,P")
-    assert f"{canaries.PREFIX}.1.0," in opened.export("uid")
+    assert f"{dicom_files.PREFIX}.1.0," in opened.export("uid")
     with pytest.raises(Invalid):
         Crosswalk.load(path, bytes(32))
 

@@ -12,13 +12,13 @@ from deid import corrections, pictures, review
 from deid.dicom.clean import DicomCleaner
 from policies.document import default_policy
 from policies.errors import CannotRun
-from tests.deid import canaries
+from tests.deid import dicom_files
 
 POLICY = default_policy().deid
 
 
 def row(number: int, *, modality: str = "MG", vendor: str = "A", score: float | None = None,
-        sop_class: str = canaries.MG) -> dict[str, Any]:  # fmt: skip
+        sop_class: str = dicom_files.MG) -> dict[str, Any]:  # fmt: skip
     box = {"x": 0, "y": 0, "width": 9, "height": 9, "score": score}
     return {
         "source": f"{number:064x}",
@@ -50,7 +50,7 @@ def test_the_draw_repeats_with_its_seed_and_differs_with_another() -> None:
 def test_every_stratum_and_everything_risky_is_in_it() -> None:
     rows = [row(n) for n in range(3000)]
     rows += [row(9001, vendor="rare")]
-    rows += [row(9100 + n, sop_class=canaries.SC, modality="OT") for n in range(40)]
+    rows += [row(9100 + n, sop_class=dicom_files.SC, modality="OT") for n in range(40)]
     rows += [row(9200 + n, modality="US") for n in range(40)]
     rows += [row(9300 + n, score=0.2) for n in range(40)]
     drawn = {each["target"] for each in review.draw_sample(rows, POLICY, 3)}
@@ -75,7 +75,7 @@ def test_a_missed_identifier_fails_the_version(kinds: list[str], decision: str) 
 def test_before_and_after_are_drawn_and_marks_are_masked(
     tmp_path: Path, cleaner: DicomCleaner
 ) -> None:
-    original = canaries.written(canaries.base())
+    original = dicom_files.written(dicom_files.base())
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.dcm").write_bytes(original)
     published = tmp_path / "published" / "P"

@@ -14,7 +14,7 @@ from deid.profile import Profile, from_document, load
 from deid.quarantine import Quarantined
 from deid.tables import Published, TableCleaner, pattern_for
 from deid.vault import Pseudonyms
-from tests.deid import canaries
+from tests.deid import dicom_files
 from tests.deid.conftest import KEY
 
 NAMES = Pseudonyms(KEY)
@@ -120,11 +120,11 @@ def test_a_published_tree_says_nothing_of_the_original(tmp_path: Path) -> None:
     profile: Profile = from_document(document)
     src = tmp_path / "src"
     (src / "Hwangbo").mkdir(parents=True)
-    (src / "Hwangbo" / "RCC.dcm").write_bytes(canaries.written(canaries.base()))
+    (src / "Hwangbo" / "RCC.dcm").write_bytes(dicom_files.written(dicom_files.base()))
     (src / "Hwangbo" / "bad.dcm").write_bytes(b"not an image")
     (src / "labels.csv").write_text(
-        f"file,subject,label,split\nHwangbo/RCC.dcm,{canaries.NUMBER},lesion,sealed\n"
-        f"Hwangbo/bad.dcm,{canaries.NUMBER},normal,train\n"
+        f"file,subject,label,split\nHwangbo/RCC.dcm,{dicom_files.NUMBER},lesion,sealed\n"
+        f"Hwangbo/bad.dcm,{dicom_files.NUMBER},normal,train\n"
     )
     (src / "secrets.csv").write_text("name\nHwangbo\n")
     (src / "dataset.toml").write_text('kind = "mammography"\nowner = "Hwangbo"\n')
