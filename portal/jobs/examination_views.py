@@ -87,9 +87,9 @@ def archive(request: HttpRequest, pk: int) -> FileResponse:
 
 def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
     """Render a page of its own, or only its inside where another page asks for it."""
-    inside = request.headers.get("HX-Request") == "true"
-    return render(request, template, {**context, "frame": "bare_part.html" if inside
-                                      else "working.html"})  # fmt: skip
+    whole = request.headers.get("HX-Request") != "true"
+    frame = "working.html" if whole else "parts/inside.html"
+    return render(request, template, {**context, "frame": frame, "whole": whole})
 
 
 def flat(value: Any, name: str = "", *, most: int = 200) -> list[tuple[str, str]]:

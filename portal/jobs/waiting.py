@@ -6,8 +6,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from portal.access.queries import usable
 from portal.access.models import Grant
+from portal.access.queries import usable
 from portal.accounts.models import Person
 from portal.jobs.models import Job
 from portal.pages.waiting import Waiting

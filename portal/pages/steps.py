@@ -1,4 +1,4 @@
-"""The way through a state machine, drawn as steps: what is passed, where it stands, what follows."""
+"""The way through a state machine as steps: what is passed, where it stands, what follows."""
 
 from __future__ import annotations
 
