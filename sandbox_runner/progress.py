@@ -52,6 +52,8 @@ class ProgressReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they come; an over-long line is thrown away up to its end."""
+        if self._lines > LINES:  # a flood: reading it must not cost more than writing it
+            return
         self._pending += data
         *lines, self._pending = self._pending.split(b"\n")
         for line in lines:

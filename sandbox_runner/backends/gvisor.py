@@ -155,7 +155,7 @@ class GVisor(LocalBackend):
                 "bundle": {"config.json": json.dumps(config)},
                 "env": {"PATH": "/usr/bin:/bin"},
                 # The limits of descriptors and processes hold inside; outside is gVisor itself.
-                "rlimits": {"RLIMIT_CORE": 0},
+                "rlimits": {"RLIMIT_CORE": 1},
             },
         )
 

@@ -310,7 +310,9 @@ class LocalBackend(abc.ABC):
             inodes = limits.output_inodes
             memory.append(("output", "/output", limits.output_bytes, inodes, False))
         rlimits = {
-            "RLIMIT_CORE": 0,  # a core dump would be a copy of the data
+            # A core dump would be a copy of the data. With 0 the kernel still starts a handler
+            # that reads from a pipe; with 1 neither (core(5), fs/coredump.c).
+            "RLIMIT_CORE": 1,
             "RLIMIT_NOFILE": limits.open_files,
             "RLIMIT_MSGQUEUE": 0,
         }

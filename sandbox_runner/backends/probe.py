@@ -134,7 +134,7 @@ answers = {
     "output_inodes": unbounded_files("/output", 32),
     "tmp_bytes": unbounded_bytes("/tmp", 1 << 20),
     "shm_bytes": unbounded_bytes("/dev/shm", 1 << 20),
-    "core_dumps": resource.getrlimit(resource.RLIMIT_CORE)[0] != 0,
+    "core_dumps": resource.getrlimit(resource.RLIMIT_CORE)[1] not in (0, 1),
 }
 print(json.dumps(answers))
 sys.exit(0)

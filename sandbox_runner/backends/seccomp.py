@@ -1,7 +1,7 @@
 """A seccomp filter, written out as the kernel's classic BPF; no library needed.
 
 The program runs before every system call (linux/seccomp.h, linux/filter.h). It first refuses
-foreign calling conventions, then examines five calls by their arguments, then walks the
+foreign calling conventions, then examines six calls by their arguments, then walks the
 allow-list of :mod:`sandbox_runner.backends.syscalls`. Everything else does not exist.
 """
 
@@ -87,6 +87,29 @@ PRCTLS: Final = {
 }
 
 
+# Own descriptors and locks. Not F_NOTIFY and F_SETLEASE, which tell when others open a shared file.
+FCNTLS: Final = {
+    "F_DUPFD": 0,
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_GETFL": 3,
+    "F_SETFL": 4,
+    "F_GETLK": 5,
+    "F_SETLK": 6,
+    "F_SETLKW": 7,
+    "F_SETOWN": 8,
+    "F_GETOWN": 9,
+    "F_OFD_GETLK": 36,
+    "F_OFD_SETLK": 37,
+    "F_OFD_SETLKW": 38,
+    "F_DUPFD_CLOEXEC": 1030,
+    "F_SETPIPE_SZ": 1031,
+    "F_GETPIPE_SZ": 1032,
+    "F_ADD_SEALS": 1033,
+    "F_GET_SEALS": 1034,
+}
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One struct sock_filter."""
@@ -143,6 +166,8 @@ def _examined(name: str, gpus: bool) -> list[Instruction]:
                 ]
             return [*body, Instruction(RETURN, RET_ALLOW)]
         return [argument(1), *only_values(IOCTLS.values(), refuse(errno.ENOTTY))]
+    if name == "fcntl":
+        return [argument(1), *only_values(FCNTLS.values(), refuse(errno.EINVAL))]
     if name == "prctl":
         return [argument(0), *only_values(PRCTLS.values(), refuse(errno.EPERM))]
     raise ValueError(name)
@@ -204,6 +229,7 @@ def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
         "socketpair": (0, [AF_UNIX]),
         "ioctl": (1, list(IOCTLS.values())),
         "prctl": (0, list(PRCTLS.values())),
+        "fcntl": (1, list(FCNTLS.values())),
     }[name]
     return [({"index": index, "value": value, "op": "SCMP_CMP_EQ"},) for value in values]
 

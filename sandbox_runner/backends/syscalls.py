@@ -26,7 +26,7 @@ ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
         "rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat truncate "
         "ftruncate fallocate fadvise64 fsync fdatasync sync_file_range statfs fstatfs umask chmod "
         "fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat "
-        "flock fcntl sendfile copy_file_range splice tee dup dup2 dup3 pipe pipe2 readahead "
+        "flock sendfile copy_file_range splice tee dup dup2 dup3 pipe pipe2 readahead "
         "mknod mknodat",
     ),
     "waiting": (
@@ -144,7 +144,7 @@ REFUSED: Final[Mapping[str, tuple[str, int, str]]] = {
 }
 
 #: Examined by their arguments in seccomp.py, with the reason there.
-EXAMINED: Final = ("clone", "socket", "socketpair", "ioctl", "prctl")
+EXAMINED: Final = ("clone", "socket", "socketpair", "ioctl", "prctl", "fcntl")
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from policies.errors import GloveboxError
 from sandbox_runner.backends.cgroups import Group, Hierarchy
 from sandbox_runner.backends.interface import Line
+from sandbox_runner.place import Claim
 from sandbox_runner.spec import KiB, Limits, MiB, SandboxSpec
 
 if TYPE_CHECKING:
@@ -112,14 +113,17 @@ def _advice() -> str:
 
 
 def _limits(hierarchy: Hierarchy, root: bool) -> list[Line]:
-    group = Group(f"doctor-{os.getpid()}-{secrets.token_hex(4)}", hierarchy)
+    # Claimed, or a sweep of another process would take it for an orphan's.
+    claim = Claim(f"doctor-{os.getpid()}-{secrets.token_hex(4)}")
+    group = Group(claim.path.stem, hierarchy)
     try:
         enforced = group.create(LIMITS)
     except OSError:
         enforced = frozenset()
     finally:
         group.remove()
-    run_delegated = "systemd-run --user --scope -p Delegate=yes, or run as root"
+        claim.release()
+    run_delegated = "run as root, or inside a delegated group that GLOVEBOX_CGROUP names"
     found = []
     for controller, meaning, otherwise in (
         ("memory", "memory is bounded, swap included", "watched ten times a second"),

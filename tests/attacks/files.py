@@ -136,6 +136,18 @@ ATTACKS = [
         bare=False,
     ),
     Attack(
+        "being told who opens the data",
+        """
+        import fcntl
+        for command, argument in ((fcntl.F_NOTIFY, fcntl.DN_ACCESS), (fcntl.F_SETLEASE, 0)):
+            try:
+                fcntl.fcntl(os.open(TARGET["data"], os.O_RDONLY), command, argument)
+                escaped()
+            except OSError:
+                pass
+        """,
+    ),
+    Attack(
         "watching who opens the data",
         """
         descriptor = libc.inotify_init()
