@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
+from allauth.account.internal.flows.login import record_authentication
+from django.http import HttpRequest
 from django.test import Client
 
 from portal.accounts.models import Person
@@ -15,11 +16,10 @@ def session_of(person: Person) -> Client:
     """Return a client signed in as somebody, with password and one-time code proved."""
     client = Client()
     client.force_login(person, "allauth.account.auth_backends.AuthenticationBackend")
-    session = client.session
-    session["account_authentication_methods"] = [
-        {"method": "password", "at": time.time(), "email": person.email},
-        {"method": "mfa", "type": "totp", "at": time.time()},
-    ]
+    request = HttpRequest()
+    request.session = session = client.session
+    record_authentication(request, person, "password", email=person.email)
+    record_authentication(request, person, "mfa", type="totp")
     session.save()
     return client
 
