@@ -169,6 +169,8 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_SIGNUP_FORM_CLASS = "portal.accounts.signup.NameForm"
 ACCOUNT_EMAIL_VERIFICATION = os.environ.get("GLOVEBOX_EMAIL_VERIFICATION", "none")
 ACCOUNT_LOGOUT_ON_GET = False
+# A session ends with the browser, and after SESSION_COOKIE_AGE at the latest.
+ACCOUNT_SESSION_REMEMBER = False
 ACCOUNT_ADAPTER = "portal.accounts.adapter.AccountAdapter"
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 600
 MFA_ADAPTER = "portal.accounts.adapter.MFAAdapter"

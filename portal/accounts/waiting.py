@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import ngettext
 
 from portal.accounts import queries
 from portal.accounts.models import Person, Role
@@ -16,7 +16,16 @@ def waiting_for(person: Person) -> list[Waiting]:
         return []
     proposals = queries.roles_proposed().exclude(proposed_by=person).exclude(person=person)
     unplaced = Person.objects.filter(unit=None, is_active=True).exclude(pk=person.pk)
+    roles, people = proposals.count(), unplaced.count()
     return [
-        Waiting(gettext("roles to confirm"), proposals.count(), reverse("administration-roles")),
-        Waiting(gettext("people without a unit"), unplaced.count(), reverse("administration")),
+        Waiting(
+            ngettext("role to confirm", "roles to confirm", roles),
+            roles,
+            reverse("administration-roles"),
+        ),
+        Waiting(
+            ngettext("person without a unit", "people without a unit", people),
+            people,
+            reverse("administration"),
+        ),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import ngettext
 
 from portal.accounts.models import Person, Role
 from portal.accounts.queries import holds
@@ -16,4 +16,5 @@ def waiting_for(person: Person) -> list[Waiting]:
     if not holds(person, Role.STEWARD):
         return []
     drafts = DatasetVersion.objects.filter(dataset__steward=person, state="draft").count()
-    return [Waiting(gettext("versions to fill or start"), drafts, reverse("steward-datasets"))]
+    label = ngettext("version to fill or start", "versions to fill or start", drafts)
+    return [Waiting(label, drafts, reverse("steward-datasets"))]

@@ -181,9 +181,7 @@ def record_finding(
             code="qa.boxes",
         )
     if finding != "missed" and drawn:
-        raise Invalid(
-            _("Boxes belong to the finding: missed."), field="finding", code="qa.finding"
-        )
+        raise Invalid(_("Boxes belong to the finding: missed."), field="finding", code="qa.finding")
     item.finding, item.boxes, item.note = finding, drawn, note.strip()[:500]
     item.found_by, item.found_at = by, timezone.now()
     item.save(update_fields=["finding", "boxes", "note", "found_by", "found_at"])
@@ -205,7 +203,11 @@ def _checked_box(box: Mapping[str, Any], item: ReviewItem, place: int) -> dict[s
             _("A box has x, y, width and height in pixels."), field=field, code="qa.box"
         ) from None
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise Invalid(_("This must be a number."), field=f"{field}.{name}", code="qa.box")
     left, top = math.floor(values["x"]), math.floor(values["y"])
     right = math.ceil(values["x"] + values["width"])

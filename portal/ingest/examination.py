@@ -22,7 +22,8 @@ from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import versions_for
 from portal.errors import sentence
 from portal.ingest import actions, queries, words
-from portal.ingest.models import ReportRow, ReviewItem
+from portal.ingest.models import ReviewItem
+from portal.ingest.sampling import population
 from portal.ingest.views import find_version
 from portal.pages.reader import reader
 
@@ -49,12 +50,11 @@ class Round:
 
 
 def _round(version: DatasetVersion, items: QuerySet[ReviewItem]) -> Round:
-    rows = ReportRow.objects.filter(intake__version=version, status__in=("written", "unchanged"))
     return Round(
         items=items.count(),
         looked_at=items.exclude(finding="").count(),
         missed=items.filter(finding="missed").count(),
-        population=rows.count(),
+        population=population(version.intake).count() if items else 0,
     )
 
 
@@ -89,7 +89,7 @@ def examination(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     items = queries.sample_for(person, version)
     context = {
         "version": version,
-        "items": items,
+        "items": [(item, words.stratum(item.stratum)) for item in items],
         "round": _round(version, items),
         "first": items.filter(finding="").first(),
         "signatures": version.signatures.select_related("officer").order_by("-round"),
@@ -176,6 +176,7 @@ def _item_page(
     context = {
         "version": shown.version,
         "item": shown,
+        "stratum": words.stratum(shown.stratum),
         "ready": bool(shown.after_object) and shown.wrapped_key is not None,
         "unseen": words.reason(shown.unseen) if shown.unseen else "",
         "changes": words.changes(shown.row.actions),

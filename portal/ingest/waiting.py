@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import ngettext
 
 from portal.accounts.models import Person, Role
 from portal.accounts.queries import holds
@@ -17,4 +17,6 @@ def waiting_for(person: Person) -> list[Waiting]:
         return []
     rows = DatasetVersion.objects.filter(state__in=("de_identified", "in_qa"))
     rows = rows.exclude(dataset__steward=person).exclude(intake__uploaded_by=person)
-    return [Waiting(gettext("versions to examine"), rows.count(), reverse("examinations"))]
+    count = rows.count()
+    label = ngettext("version to examine", "versions to examine", count)
+    return [Waiting(label, count, reverse("examinations"))]

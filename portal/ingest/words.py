@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.utils.translation import gettext
 from django.utils.translation import gettext_noop as _
 from pydicom.datadict import keyword_for_tag
+from pydicom.uid import UID
 
 # Why a file was held back, or cannot be shown.
 REASONS = {
@@ -58,8 +59,9 @@ ACTIONS = {
     "Z": _("emptied"),
     "X": _("removed"),
     "K": _("kept"),
+    "P": _("replaced by a pseudonym"),
     "C": _("cleaned"),
-    "U": _("replaced by another UID"),
+    "U": _("replaced by another UID, unless it is the standard's own"),
 }
 BOXES = {"text": _("text"), "face": _("faces"), "plate": _("number plates")}
 
@@ -67,6 +69,13 @@ BOXES = {"text": _("text"), "face": _("faces"), "plate": _("number plates")}
 def reason(code: str) -> str:
     """Return a reason in the reader's language; a code without words is shown as it is."""
     return gettext(REASONS[code]) if code in REASONS else code.replace("-", " ")
+
+
+def stratum(line: str) -> str:
+    """Return what a file stands for, with the standard's name of its kind of object."""
+    *parts, kind = line.split(" / ")
+    name = UID(kind).name
+    return " · ".join([*(part for part in parts if part != "-"), name if name != "-" else ""])
 
 
 @dataclass(frozen=True)

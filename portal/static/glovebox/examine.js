@@ -92,8 +92,18 @@ if (form) {
 if (pair) {
   const actual = document.getElementById("actual");
   const masked = document.getElementById("show-masked");
+  const fit = () => {
+    const [width, height] = [Number(pair.dataset.width), Number(pair.dataset.height)];
+    for (const image of pair.querySelectorAll("img")) {
+      const room = image.closest(".stage").clientWidth;
+      const scale = Math.min(room / width, (0.66 * window.innerHeight) / height);
+      image.style.width = actual.checked ? `${width}px` : `${Math.floor(width * scale)}px`;
+    }
+  };
+  window.addEventListener("resize", fit);
   const apply = () => {
     pair.classList.toggle("actual", actual.checked);
+    fit();
     pair.classList.toggle("unmarked", !masked.checked);
     sessionStorage.setItem("examine.actual", actual.checked ? "1" : "");
   };
