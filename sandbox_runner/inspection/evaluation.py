@@ -69,7 +69,10 @@ def read_settings(manifest: Manifest) -> Settings | None:
 
 
 def read_sealed(answer: Mapping[str, Any], folder: Path) -> Sealed:
-    """Return what the worker prepared, and remove its file. Raises ``ValueError`` if its parts do not fit."""
+    """Return what the worker prepared, and remove its file.
+
+    Raises ``ValueError`` if its parts do not fit.
+    """
     place = folder / "pixels.npy"
     pixels = np.load(place, allow_pickle=False)
     place.unlink()

@@ -45,8 +45,16 @@ def remodel(case: Case, old: str, new: str) -> None:
     (case.submission / "model.py").write_text(MODEL.replace(old, new))
 
 
-def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(case: Case) -> None:
-    report = case.inspect()
+@pytest.fixture(scope="module")
+def honest(trained: Case) -> Report:
+    """The report on the honest job."""
+    return trained.inspect()
+
+
+def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(
+    trained: Case, honest: Report
+) -> None:
+    report = honest
     assert report.verdict == "review"
     assert rules(report, "review") == {"tensors.precision"}
     assert report.official["patient"]["auc"]["value"] > 0.75
@@ -55,10 +63,11 @@ def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(case: Case)
     assert report.digests.keys() == {"model.safetensors", "metrics.json", "config.json"}
     assert json.loads(json.dumps(report.as_mapping(), allow_nan=False))["verdict"] == "review"
     # Copies of data do not outlive the inspection.
-    assert not (case.work / "inputs").exists()
-    assert not list(case.work.rglob("*.npy"))
+    assert not (trained.work / "inputs").exists()
+    assert not list(trained.work.rglob("*.npy"))
 
 
+@pytest.mark.slow
 def test_an_honest_job_in_bfloat16_passes(case: Case) -> None:
     def narrow(tensors: dict[str, torch.Tensor]) -> None:
         for name, value in tensors.items():
@@ -71,25 +80,22 @@ def test_an_honest_job_in_bfloat16_passes(case: Case) -> None:
     assert report.verdict == "pass"
 
 
-def test_the_official_auc_is_that_of_the_same_arrays_at_home(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_official_auc_is_that_of_the_same_arrays_at_home(trained: Case, honest: Report) -> None:
     """Evaluation prepares pictures as the SDK does, or a released figure could not be had again."""
     from sandbox_runner.inspection import scores
     from sandbox_runner.sdk.glovebox.datasets import open_dataset
 
-    report = case.inspect()
-    x, y, _ = open_dataset(case.dataset, "spots").arrays(
+    x, y, _ = open_dataset(trained.dataset, "spots").arrays(
         "sealed", size=SIZE, positive_label="lesion"
     )
     namespace: dict[str, object] = {}
     exec(MODEL, namespace)
     network = namespace["build"]({})  # type: ignore[operator]
-    network.load_state_dict(load_file(weights(case)))
+    network.load_state_dict(load_file(weights(trained)))
     network.eval()
     with torch.no_grad():
         logits = network(torch.from_numpy(x)).reshape(-1).double().numpy()
-    assert report.official["image"]["auc"]["value"] == round(scores.auc(logits, y), 3)
+    assert honest.official["image"]["auc"]["value"] == round(scores.auc(logits, y), 3)
 
 
 def _picture(case: Case, subject: int = 6) -> torch.Tensor:
@@ -251,24 +257,22 @@ HOSTILE: dict[str, tuple[Callable[[Case], None], str]] = {
 }
 
 
-# The same rules are held one by one, without a sandbox, by the tests of policies and readers.
-SLOW = (
-    "a missing tensor",
-    "another shape",
-    "another type",
-    "a renamed tensor",
-    "infinity in a tensor",
-    "a hard link",
-    "a file in a folder",
-    "metrics with NaN",
-    "a configuration twice",
-    "an empty file",
+# The rest holds rules that the tests of policies, readers and search hold without a sandbox.
+QUICK = (
+    "an extra tensor with a picture",
+    "a picture in a buffer that seems used",
+    "a pickle that runs a program",
+    "a link",
+    "a raw picture in a file more",
+    "an undeclared metric",
+    "another configuration",
+    "a build that forges the process",
 )
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in HOSTILE],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in HOSTILE],
 )
 def test_a_hostile_job_is_blocked_by_its_own_rule(case: Case, name: str) -> None:
     spoil, rule = HOSTILE[name]
@@ -296,7 +300,13 @@ ODD: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+QUICK_ODD = ("a crash while asked", "another answer each time")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK_ODD else pytest.mark.slow) for name in ODD],
+)
 def test_a_network_that_behaves_oddly_never_passes(
     case: Case, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,12 +344,14 @@ def test_a_dead_layer_is_told(case: Case) -> None:
     assert case.inspect().verdict == "review"
 
 
+@pytest.mark.slow
 def test_a_policy_of_more_bits_than_samples_blocks(case: Case) -> None:
     policy = tighten(default_policy(), {"release": {"block_bits_per_sample": 1000,
                                                     "review_bits_per_sample": 500}})  # fmt: skip
     assert "tensors.budget" in rules(case.inspect(policy), "block")
 
 
+@pytest.mark.slow
 def test_a_policy_that_asks_for_rewritten_weights_lets_no_others_leave(case: Case) -> None:
     policy = tighten(default_policy(), {"release": {"sanitise": True}})
     assert "sanitise.missing" in rules(case.inspect(policy), "block")
