@@ -21,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--exit", action="store_true", help="end after the last step")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--patients", type=int, default=120, help="mammography phantoms")
+    parser.add_argument("--patients", type=int, default=160, help="mammography phantoms")
     parser.add_argument("--folder", type=Path, default=Path("glovebox-demo"))
     parser.add_argument("--code", metavar="EMAIL", help="print somebody's one-time code now")
     parser.set_defaults(run=run)

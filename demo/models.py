@@ -85,14 +85,16 @@ def wait_for(person: Person, job: int, *, seconds: float = 420) -> dict[str, Any
 
 
 def official(report: dict[str, Any]) -> str:
-    """Return the official figures with their intervals, as one line."""
+    """Return the official figures of the pictures with their intervals, as one line."""
     parts = []
     for name in ("auc", "sensitivity", "specificity"):
-        figure = report["official"].get(name)
-        if isinstance(figure, dict) and figure.get("value") is not None:
+        figure = report["official"]["image"][name]
+        if figure is None:
+            parts.append(f"{name} suppressed (too few subjects)")
+        else:
             low, high = figure["low"], figure["high"]
             parts.append(f"{name} {figure['value']:.3f} ({low:.3f} to {high:.3f})")
-    return ", ".join(parts) or "no official figures"
+    return ", ".join(parts)
 
 
 def review(reviewers: list[Person], release: int) -> str:

@@ -235,14 +235,13 @@ def inspect(scene: Scene) -> None:
     with scene.narrator.step(7, "Collect and inspect", f"/jobs/{scene.job}/") as tell:
         applicant = scene.person("applicant").portal
         scene.report = applicant.get(f"jobs/{scene.job}/inspection")
+        if scene.report["official"] is not None:
+            raise StepFailed("the applicant saw figures before the reviewers let them out")
         if scene.report["verdict"] == "block":
             rules = [row["rule"] for row in scene.report["findings"] if row["severity"] == "block"]
             raise StepFailed(f"the honest model is blocked: {', '.join(rules)}")
-        tell(f"verdict {scene.report['verdict']}; on the sealed split {_figures(scene.report)}")
-
-
-def _figures(report: dict[str, Any]) -> str:
-    return models.official(report)
+        rules = ", ".join(row["rule"] for row in scene.report["findings"])
+        tell(f"verdict {scene.report['verdict']}; looked at: {rules}")
 
 
 def review(scene: Scene) -> None:
@@ -255,10 +254,13 @@ def review(scene: Scene) -> None:
         state = models.review(scene.three("reviewer", 2), scene.release)
         if state not in ("approved", "released"):
             raise StepFailed(f"the release is {state}")
-        operator = scene.person("reviewer1").portal.get(f"jobs/{scene.job}")["operator"]
+        auditor = scene.person("auditor").portal
+        operator = auditor.get(f"jobs/{scene.job}")["operator"]
+        scene.report = auditor.get(f"jobs/{scene.job}/inspection")
         tell(
             f"two reviewers, blind to each other, read report, curves and log of what "
-            f"{operator['backend']} {operator['backend_version']} ran, and approved"
+            f"{operator['backend']} {operator['backend_version']} ran, and approved; on the sealed "
+            f"split {models.official(scene.report)}"
         )
 
 
@@ -272,7 +274,7 @@ def release(scene: Scene) -> None:
         key.write_text(_release_key(scene))
         models.command("verify", bundle, "--key", key)
         figures = models.check_weights(bundle, scene.work / "mammography", scene.work)
-        released = scene.report["official"]["auc"]["value"]
+        released = scene.report["official"]["image"]["auc"]["value"]
         # The applicant's own check stands on the phantoms as drawn, with their burned-in text.
         if abs(figures["auc"] - released) > 0.03:
             raise StepFailed(f"the weights give AUC {figures['auc']:.3f}, not {released:.3f}")
@@ -353,7 +355,8 @@ def _sockets(scene: Scene) -> str:
     job = models.wait_for(scene.person("applicant"), number)
     if job["state"] != "finished":
         raise StepFailed(f"hostile-sockets is {job['state']} ({job['reason']})")
-    metrics = scene.person("applicant").portal.get(f"jobs/{number}/inspection")["metrics"]
+    # The auditor reads everything; the applicant of an unreleased job sees no figures.
+    metrics = scene.person("auditor").portal.get(f"jobs/{number}/inspection")["metrics"]
     counted = {name: metrics.get(name) for name in ("opened", "read", "written")}
     if any(value != 0 for value in counted.values()):
         raise StepFailed(f"the hostile job got out: {counted}")
