@@ -106,7 +106,7 @@ def create_version(*, by: Person, dataset: Dataset) -> DatasetVersion:
         dataset=dataset,
         number=last.number + 1 if last else 1,
         state=DATASET_VERSION.initial,
-        reason="waiting for the originals",
+        reason=_("waiting for the originals"),
     )
     record("version.create", by=by, about=version)
     return version

@@ -70,7 +70,7 @@ def take_in(*, by: Person, version: DatasetVersion, stream: BinaryIO) -> Intake:
                 "destroyed_at": None,
             },
         )
-        DatasetVersion.objects.filter(pk=version.pk).update(reason="originals received")
+        DatasetVersion.objects.filter(pk=version.pk).update(reason=_("originals received"))
         record(
             "originals.receive",
             by=by,
@@ -105,7 +105,7 @@ def start(*, by: Person, version: DatasetVersion) -> DatasetVersion:
     intake = Intake.objects.filter(version=version, destroyed_at=None).first()
     if intake is None:
         raise Conflict(_("Upload the originals first."), code="intake.absent")
-    move(version, "ingest", "steward", reason="waiting for a worker")
+    move(version, "ingest", "steward", reason=_("waiting for a worker"))
     record("version.ingest", by=by, about=version)
     hint("ingest.run", version.pk)
     return version
@@ -125,7 +125,7 @@ def start_examination(*, by: Person, version: DatasetVersion, seed: int) -> Data
             _("The boxes of the last round are still being applied; try again in a minute."),
             code="qa.pending",
         )
-    move(version, "start_qa", "officer", reason="the pictures are being prepared")
+    move(version, "start_qa", "officer", reason=_("the pictures are being prepared"))
     last = ReviewItem.objects.filter(version=version).order_by("-round").first()
     number = last.round + 1 if last else 1
     drawn = sampling.draw(intake, policy_of(version.dataset).deid, seed)
@@ -240,7 +240,7 @@ def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signatu
     population = sampling.population(intake).count()
     bound = quality.upper_bound(sampled=len(items), missed=missed, population=population)
     if missed:
-        move(version, "fail_qa", "officer", reason="the officer's boxes are being applied")
+        move(version, "fail_qa", "officer", reason=_("the officer's boxes are being applied"))
         Intake.objects.filter(pk=intake.pk).update(pending_boxes=True)
     else:
         move(

@@ -219,7 +219,7 @@ def _store(intake: Intake, lease: Lease, published: Path, report: Path) -> None:
         DatasetVersion.objects.filter(pk=version.pk).update(**_facts(version, stored, rows))
         version.refresh_from_db()
         _keep_manifest(version, version_key)
-        move(version, "complete", "system", reason="waiting for the security officer")
+        move(version, "complete", "system", reason=_("waiting for the security officer"))
         record("version.de_identified", by=None, about=version, details={"counts": counts})
 
 
@@ -305,7 +305,7 @@ def draw_pictures(intake: Intake, lease: Lease) -> None:
     with transaction.atomic():
         lease.check()
         DatasetVersion.objects.filter(pk=version.pk, state="in_qa").update(
-            reason="the security officer examines the sample"
+            reason=_("the security officer examines the sample")
         )
 
 
@@ -386,12 +386,12 @@ def _record_mended(
             file.save(update_fields=["object_name", "sha256", "bytes"])
         for file, item in removed:
             ReportRow.objects.filter(pk=item.row_id).update(
-                status="quarantined", reason="marked by the security officer"
+                status="quarantined", reason=_("marked by the security officer")
             )
             file.delete()
         Intake.objects.filter(pk=intake.pk).update(pending_boxes=False)
         DatasetVersion.objects.filter(pk=version.pk).update(
-            reason="waiting for the security officer",
+            reason=_("waiting for the security officer"),
             files=StoredFile.objects.filter(version=version).count(),
         )
         version.refresh_from_db()

@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from policies.errors import _
 from portal.audit.record import record
 from portal.catalog.actions import move
 from portal.catalog.models import DatasetVersion
@@ -38,7 +39,7 @@ def run(version_id: int) -> None:
         return
     with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
-            DatasetVersion.objects.filter(pk=version_id).update(reason="de-identifying")
+            DatasetVersion.objects.filter(pk=version_id).update(reason=_("de-identifying"))
             pipeline.de_identify(intake, lease)
 
 
