@@ -194,15 +194,17 @@ def facts(request: HttpRequest, job: Job) -> dict[str, Any]:
     inspection = getattr(job, "inspection", None)
     report = None
     if inspection is not None and queries.may_read_numbers(job, person):
-        report = InspectionSerializer(inspection).data
+        report = InspectionSerializer(inspection, context={"request": request}).data
     return {
         "job": job,
         "shown": shown,
         "may": shown["actions"],
         "operator": shown["operator"],
         "report": report,
-        "official": official_figures(report["official"]) if report else [],
-        "reported": sorted(report["metrics"].items()) if report else [],
+        # Until reviewers let them out, figures and sizes are for those who examine.
+        "sees_figures": queries.may_see_figures(job, person),
+        "official": official_figures((report and report["official"]) or {}),
+        "reported": sorted(((report and report["metrics"]) or {}).items()),
         "releases": job.releases.order_by("-pk"),
         "propose_block": _propose_block(job, person),
         "is_insider": queries.is_insider(job, person),

@@ -12,7 +12,7 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from policies.errors import Conflict, Invalid
 from portal import keys
@@ -44,7 +44,8 @@ def link(request: HttpRequest, pk: int) -> HttpResponse:
     return page_of(request, release_for(person, pk), link=shown)
 
 
-@require_safe
+# A HEAD request of a link preview must not use the link up.
+@require_GET
 @login_required
 def download(request: HttpRequest, token: str) -> FileResponse:
     """Use a personal link: its owner, signed in, as often as it says. Each use is recorded."""
@@ -82,7 +83,7 @@ def revocations(request: HttpRequest) -> HttpResponse:
     newest = queries.revocation_list()
     context = {
         "newest": newest,
-        "entries": _entries(newest.document) if newest else [],
+        "revoked": _entries(newest.document) if newest else [],
         "keys": [
             {"id": key_id, "pem": keys.public_pem(key).decode()}
             for key_id, key in keys.public_keys("release").items()

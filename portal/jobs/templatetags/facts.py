@@ -38,7 +38,7 @@ def state_word(state: str) -> str:
 @register.filter
 def size(count: Any) -> str:
     """Bytes as KiB, MiB."""
-    return format_bytes(int(count)) if count is not None else ""
+    return format_bytes(int(count)) if count not in (None, "") else ""
 
 
 @register.filter
