@@ -20,11 +20,12 @@ from deid.pixels.onnx_session import open_session, package_file
 STRIDE = 4
 MULTIPLE = 32
 
-TILE = 1280
-"""Largest side that is given to the network in one piece."""
+TILE = 1024
+"""Largest side of a picture in its own size that is given to the network in one piece."""
 
 OVERLAP = 320
-"""Pixels that neighbouring tiles share; larger faces are found in the reduced picture."""
+"""Pixels that neighbouring tiles share; larger faces are found in the reduced picture, which is
+looked at in one piece."""
 
 SMALL = 64
 """Largest side of what counts as a small face, in pixels of the picture."""
@@ -66,21 +67,23 @@ class FaceNetwork:
         rows, columns = check_image(image)
         colour = image if image.ndim == 3 else np.stack([image] * 3, axis=2)
         found: list[Box] = []
-        reduce = min(1.0, float(np.sqrt(REDUCED / (rows * columns))))
-        if reduce < 1:
-            found += self._look(colour, 1.0)
-        # Small pictures are enlarged: a face of 20 pixels is five places of the heat map.
-        scale = reduce if reduce < 1 else min(2.0, float(np.sqrt(REDUCED / (rows * columns)) / 1.6))
+        scale = float(np.sqrt(REDUCED / (rows * columns)))
+        if scale < 1:
+            found += self._look(colour, 1.0, TILE)
+        else:
+            # Small pictures are enlarged: a face of 20 pixels is five places of the heat map.
+            scale = float(np.clip(scale / 1.6, 1, 2))
         for turns in self._turns:
             turned = np.ascontiguousarray(np.rot90(colour, turns))
             found += [
                 _turned_back(box, turns, rows, columns)
-                for box in self._look(turned, max(scale, reduce))
+                for box in self._look(turned, scale, 2 * max(rows, columns))
             ]
         grown = (box.grown(*self._ratios).clipped(rows, columns) for box in _suppressed(found))
         return without_contained(box for box in grown if box is not None)
 
-    def _look(self, image: Image, scale: float) -> list[Box]:
+    def _look(self, image: Image, scale: float, side: int) -> list[Box]:
+        """The faces of a picture at ``scale``, in tiles of at most ``side`` pixels."""
         rows, columns = image.shape[:2]
         height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -90,9 +93,9 @@ class FaceNetwork:
             else cv2.resize(image, (width, height), interpolation=method).astype(np.uint8)
         )
         boxes = []
-        for top, left in _tiles(height, width):
+        for top, left in _tiles(height, width, side):
             for x, y, right, bottom, score in self._faces(
-                sized[top : top + TILE, left : left + TILE]
+                sized[top : top + side, left : left + side]
             ):
                 at_x, at_y = int(np.floor((x + left) / scale)), int(np.floor((y + top) / scale))
                 to_x = int(np.ceil((right + left) / scale))
@@ -154,8 +157,8 @@ def _with_free_sizes() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _tiles(height: int, width: int) -> Iterator[tuple[int, int]]:
-    step = TILE - OVERLAP
+def _tiles(height: int, width: int, side: int) -> Iterator[tuple[int, int]]:
+    step = max(1, side - OVERLAP)
     for top in range(0, max(1, height - OVERLAP), step):
         for left in range(0, max(1, width - OVERLAP), step):
             yield top, left
