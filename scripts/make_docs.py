@@ -1,0 +1,378 @@
+"""Write the pages of docs/ that are made from the code: ``make docs``.
+
+usage: make_docs.py [--check | --pages]
+
+Without options the pages are written and the browser tests run with GLOVEBOX_PICTURES=1, which
+takes every picture of docs/pictures anew (some minutes). ``--pages`` writes the pages alone.
+``--check`` writes nothing and ends with 1 where a page is not what the code would make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+MADE = "<!-- Made by `make docs`; change the code, not this page. -->"
+
+STATE_WORDS: Mapping[str, str] = {
+    "access_request": "Access request",
+    "grant": "Grant",
+    "dataset_version": "Dataset version",
+    "job": "Job",
+    "release": "Release",
+}
+# Each action of deid.dicom.plan as this page says it.
+ACTION_WORDS: Mapping[str, str] = {
+    "keep": "keep",
+    "remove": "remove",
+    "empty": "empty",
+    "dummy": "dummy",
+    "uid": "new UID",
+    "date": "date",
+    "text": "clean text",
+    "age": "age",
+    "code": "code",
+    "code-value": "code",
+    "scheme": "code",
+    "pseudonym": "pseudonym",
+    "constant": "constant",
+    "items": "clean items",
+}
+NOWHERE = "remove (no IOD)"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a bar inside a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def states() -> str:
+    """Return docs/states.md: a diagram and a table for each state machine."""
+    from policies.workflow import MACHINES, diagram
+
+    parts = [
+        "# States",
+        MADE,
+        "Each machine is one table in `policies/workflow.py`; nothing moves in any other way. A "
+        "state has one owner, who must move it on. *System* is the portal itself: a worker, beat, "
+        "or the last vote that decided.",
+    ]
+    for machine in MACHINES.values():
+        title = STATE_WORDS[machine.name]
+        owners = [
+            [state.replace("_", " "), owner, "final" if state in machine.final_states else ""]
+            for state, owner in machine.owners.items()
+        ]
+        steps = [
+            [part.replace("_", " ") for part in (step.state, step.action, step.actor, step.next)]
+            for step in machine.transitions
+        ]
+        parts += [
+            f"## {title}",
+            f"```mermaid\n{diagram(machine)}```",
+            table(["state", "owner", ""], owners),
+            f"<details><summary>Every step of: {title.lower()}</summary>",
+            table(["from", "action", "by", "to"], steps),
+            "</details>",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def conformance() -> str:
+    """Return docs/conformance.md: what each shipped profile does to each row of Table E.1-1."""
+    from deid.dicom import plan
+    from deid.profile import OPTION_CODES, load, shipped
+
+    profiles = [load(name) for name in shipped()]
+    kinds = attribute_types()
+    rows, counts = [], dict.fromkeys((profile.name for profile in profiles), 0)
+    for row in plan.table().values():
+        cells = []
+        for profile in profiles:
+            cell = effect(row.tag, kinds.get(row.tag, frozenset()), profile)
+            counts[profile.name] += cell not in ("remove", NOWHERE)
+            cells.append(cell)
+        rows.append([f"`{_tag(row.tag)}`", row.keyword, row.basic, *cells])
+    chosen = [
+        [f"`{option}`", f"{code} {meaning}"]
+        + ["yes" if profile.has(option) else "" for profile in profiles]
+        for option, (code, meaning) in OPTION_CODES.items()
+    ]
+    names = [f"`{profile.name}`" for profile in profiles]
+    return (
+        "\n\n".join(
+            [
+                "# What is done to each attribute",
+                MADE,
+                "What the shipped profiles of `glovebox deid` do to each row of PS3.15 Table E.1-1 "
+                f"({len(rows)} rows, edition of `deid/dicom/table_e1_1.csv`). The cells come from the "
+                "same function that the cleaner calls (`deid.dicom.plan.rule_for`).",
+                "An attribute stands in the output only if the IOD of its SOP class, or the sequence "
+                "that it stands in, defines it (PS3.3); whatever else a file carries is removed first. "
+                f"*{NOWHERE}* marks attributes that no IOD of the maps defines, so they never stay. "
+                "Where the action depends on the attribute's type in its module, each is named: "
+                "1 (needs a value), 2 (may be empty), 3 (may be absent).",
+                table(
+                    ["word", "what is done"],
+                    [
+                        ["remove", "the attribute goes (X)"],
+                        ["empty", "the attribute stays without a value (Z)"],
+                        ["dummy", "a fixed value of its VR that says nothing (D)"],
+                        ["new UID", "a keyed UID under 2.25, the same for the same UID (U)"],
+                        ["pseudonym", "a keyed pseudonym, the same for the same value"],
+                        [
+                            "date",
+                            "moved by the patient's one shift of whole days; times of day stay (C)",
+                        ],
+                        ["clean text", "words outside the clinical vocabulary go (C)"],
+                        ["age", "kept up to 89; above that one group (C)"],
+                        ["code", "kept where it has the form of a code"],
+                        ["clean items", "a sequence whose items are cleaned by these same rules"],
+                        ["constant", "one value for everybody, named in the profile"],
+                        ["keep", "the value stands, if it is a valid value of its VR (K)"],
+                    ],
+                ),
+                "## Options of each profile",
+                table(["option", "code and meaning", *names], chosen),
+                "Pixel and photograph options work on the picture and not on rows of this table; so do "
+                "*Clean Structured Content* and *Clean Graphics*, which no shipped profile claims.",
+                "## Rows",
+                "Not removed outright: "
+                + ", ".join(f"{count} by `{name}`" for name, count in counts.items())
+                + ".",
+                table(["tag", "keyword", "basic", *names], rows),
+            ]
+        )
+        + "\n"
+    )
+
+
+def attribute_types() -> Mapping[str, frozenset[str]]:
+    """Return the types (1, 2, 3) that each attribute has anywhere in the IODs and sequences."""
+    from deid.dicom import plan
+
+    iods = plan._iods()
+    found: dict[str, set[str]] = {f"{tag:08X}": {"3"} for tag in plan.ALSO_TOP}
+    for packed in (*iods.modules.values(), *iods.sequences.values()):
+        for tag, kind in plan._unpacked(packed):
+            found.setdefault(f"{tag:08X}", set()).add(kind[0])
+    return {tag: frozenset(kinds) for tag, kinds in found.items()}
+
+
+def effect(tag: str, kinds: frozenset[str], profile: object) -> str:
+    """Return what a profile does to one row, in words; by type where it differs."""
+    from deid.dicom import plan
+    from deid.profile import Profile
+
+    assert isinstance(profile, Profile)
+    if tag == "PRIVATE":
+        return "keep the safe list" if profile.has("retain_safe_private") else "remove"
+    if "X" in tag:  # a repeating group: curves, overlays
+        return ACTION_WORDS[plan.rule_for(int(tag.replace("X", "0"), 16), "3", profile).action]
+    if tag == "00020003":
+        return "new UID"  # the file meta information is written anew from the cleaned data set
+    if not kinds:
+        return NOWHERE
+    by_kind = {
+        kind: ACTION_WORDS[plan.rule_for(int(tag, 16), kind, profile).action]
+        for kind in sorted(kinds)
+    }
+    if len(set(by_kind.values())) == 1:
+        return next(iter(by_kind.values()))
+    merged: dict[str, list[str]] = {}
+    for kind, word in by_kind.items():
+        merged.setdefault(word, []).append(kind)
+    return "; ".join(f"{word} ({', '.join(which)})" for word, which in merged.items())
+
+
+def _tag(tag: str) -> str:
+    return f"({tag[:4]},{tag[4:]})" if len(tag) == 8 else tag.lower()
+
+
+def command_line() -> str:
+    """Return docs/cli.md: every command with its arguments, from the parsers themselves."""
+    import glovebox_cli
+
+    parts = [
+        "# The command line",
+        MADE,
+        "`.venv/bin/glovebox COMMAND`. Exit codes: 0 held or done, 1 ran and found something "
+        "against the rules, 2 wrong use, 3 could not run. With `--json` one JSON document goes to "
+        "standard output and people's words to standard error. Commands of a room whose packages "
+        "are not installed are left out. [operations.md](operations.md) says which variables of "
+        "the environment the commands read.",
+    ]
+    for words, parser, summary in _commands(glovebox_cli.build_parser(), ()):
+        usage = parser.usage or _usage(words, parser)
+        parts += [f"## {' '.join(words)}", f"{_sentence(summary)}", f"```\n{usage}\n```"]
+        rows = [
+            [f"`{_name(action)}`", _help(action)]
+            for action in parser._actions
+            if action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
+        ]
+        if rows:
+            parts.append(table(["argument", "meaning"], rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(
+    parser: argparse.ArgumentParser, words: tuple[str, ...], summary: str = ""
+) -> Iterable[tuple[tuple[str, ...], argparse.ArgumentParser, str]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, child in action.choices.items():
+                yield from _commands(child, (*words, name), helps.get(name, ""))
+            return
+    yield words, parser, summary
+
+
+def _usage(words: tuple[str, ...], parser: argparse.ArgumentParser) -> str:
+    """Return one usage line; argparse's own breaks lines differently in each Python."""
+    given = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    needed = [a for a in given if a.required and a.option_strings]
+    places = [a for a in given if not a.option_strings]
+    line = ["glovebox", *words]
+    line += [f"[{_name(a)}]" if a.nargs == "?" else _name(a) for a in places]
+    line += [_name(a) for a in needed]
+    if any(a.option_strings and not a.required for a in given):
+        line.append("[options]")
+    return " ".join(line)
+
+
+def _name(action: argparse.Action) -> str:
+    metavar = action.metavar if isinstance(action.metavar, str) else ""
+    if not metavar and action.choices:
+        metavar = "|".join(map(str, action.choices))
+    if not action.option_strings:
+        return metavar or action.dest.upper()
+    if action.nargs == 0:
+        return action.option_strings[-1]
+    return f"{action.option_strings[-1]} {metavar or action.dest.upper()}"
+
+
+def _help(action: argparse.Action) -> str:
+    words = action.help or ""
+    if isinstance(action, argparse._AppendAction):
+        words = f"{words}; may be given more than once".removeprefix("; ")
+    # The number of processors of whoever ran this is nobody else's default.
+    if action.dest == "workers":
+        words += "how many processes; default: one a processor"
+    elif "default" not in words and not isinstance(action.default, bool | list | None):
+        words = (
+            f"{words}; default: {action.default}".removeprefix("; ") if action.default else words
+        )
+    if action.required and action.option_strings:
+        words = f"{words}; needed".removeprefix("; ")
+    return words
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."
+
+
+def openapi() -> str:
+    """Return docs/openapi.yaml, as the portal serves it at /api/schema/."""
+    _django()
+    from django.utils import translation
+    from drf_spectacular.drainage import GENERATOR_STATS
+    from drf_spectacular.generators import SchemaGenerator
+    from drf_spectacular.renderers import OpenApiYamlRenderer
+    from drf_spectacular.validation import validate_schema
+
+    with translation.override("en"), GENERATOR_STATS.silence():
+        schema = SchemaGenerator().get_schema(request=None, public=True)
+    validate_schema(schema)
+    text: str = OpenApiYamlRenderer().render(schema, renderer_context={}).decode()
+    return text
+
+
+def openapi_complaints() -> list[str]:
+    """Return what drf-spectacular warns of while it makes the document."""
+    _django()
+    from drf_spectacular.drainage import GENERATOR_STATS
+    from drf_spectacular.generators import SchemaGenerator
+
+    GENERATOR_STATS.reset()
+    with GENERATOR_STATS.silence():
+        SchemaGenerator().get_schema(request=None, public=True)
+    found = [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]
+    GENERATOR_STATS.reset()
+    return sorted(map(str, found))
+
+
+def _django() -> None:
+    """Load the portal once, in a folder that is thrown away: nothing is read from any portal."""
+    from django.apps import apps
+    from django.conf import settings
+
+    if settings.configured and apps.ready:
+        return
+    folder = tempfile.mkdtemp(prefix="glovebox-docs-")
+    os.environ.update(
+        GLOVEBOX_HOME=f"{folder}/data",
+        GLOVEBOX_KEYS=f"{folder}/keys",
+        DJANGO_SETTINGS_MODULE="portal.settings",
+    )
+    import django
+
+    django.setup()
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "states.md": states,
+    "conformance.md": conformance,
+    "cli.md": command_line,
+    "openapi.yaml": openapi,
+}
+
+
+def stale() -> list[str]:
+    """Return the pages that are not what the code would make."""
+    return [
+        name
+        for name, make in PAGES.items()
+        if not (DOCS / name).is_file() or (DOCS / name).read_text(encoding="utf-8") != make()
+    ]
+
+
+def take_pictures() -> int:
+    """Run the browser tests so that they write docs/pictures; return pytest's exit code."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "browser", "tests/browser"]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"GLOVEBOX_PICTURES": "1"}, check=False
+    ).returncode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check the pages."""
+    parser = argparse.ArgumentParser(description="Write the pages of docs/ made from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 where one is stale")
+    parser.add_argument("--pages", action="store_true", help="take no pictures")
+    args = parser.parse_args(argv)
+    if args.check:
+        found = stale()
+        for name in found:
+            print(f"docs/{name} is not what the code makes; run make docs", file=sys.stderr)
+        return 1 if found else 0
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
+        print(f"docs/{name}")
+    for complaint in openapi_complaints():
+        print(f"openapi: {complaint}", file=sys.stderr)
+    return 0 if args.pages else take_pictures()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main())
