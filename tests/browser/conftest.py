@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.people import Person, one_time_code
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -25,6 +24,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
+from demo.people import Person, one_time_code
 from tests.browser.world import World, world
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -59,6 +59,14 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("needs chromedriver and bubblewrap")
     with world(tmp_path_factory.mktemp("portal")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def published(portal: World) -> World:
+    """The same portal with a published dataset, ``mammography``."""
+    portal.offer()
+    portal.publish()
+    return portal
 
 
 class Browser:

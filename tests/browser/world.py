@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.api import Portal
 from demo import datasets, originals, people, processes
 from demo.people import Person
 
@@ -50,23 +49,31 @@ class World:
             time.sleep(0.5)
         return version
 
-    def zip_of(self, slug: str, *, patients: int = 2) -> Path:
+    def zip_of(self, *, patients: int = 2) -> Path:
         """Return originals to upload: phantoms with planted identifiers, made once."""
-        target = self.folder / f"{slug}-{patients}.zip"
+        target = self.folder / f"phantoms-{patients}.zip"
         if not target.exists():
             originals.mammography(target, patients=patients, seed=5)
         return target
 
-    def offer(self, slug: str = "mammography") -> None:
+    def offer(self, slug: str = "mammography", *, patients: int = 2) -> None:
         """Create a dataset, upload its originals, have them de-identified."""
-        datasets.offer(self["steward"].portal, slug, originals.Originals(self.zip_of(slug), 0))
+        steward = self["steward"].portal
+        words = datasets.DATASETS["mammography"] | {"profile": "research"}
+        steward.post("datasets", slug=slug, **words)
+        steward.post(f"datasets/{slug}/versions")
+        steward.put_file(
+            f"datasets/{slug}/versions/1/originals",
+            self.zip_of(patients=patients),
+            content_type="application/zip",
+        )
+        steward.post(f"datasets/{slug}/versions/1/ingest")
         self.wait_for(slug, "de_identified")
 
     def publish(self, slug: str = "mammography") -> None:
         """Have an officer find everything clean and sign."""
         officer, path = self["officer"].portal, f"datasets/{slug}/versions/1"
-        if self.version(slug)["state"] == "de_identified":
-            officer.post(f"{path}/examination")
+        officer.post(f"{path}/examination")
         for item in officer.pages(f"{path}/examination"):
             officer.post(f"{path}/examination/{item['id']}/finding", finding="clean")
         officer.post(f"{path}/sign")

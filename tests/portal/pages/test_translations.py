@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from scripts import translations
 
 CATALOGUES = translations.catalogues()
@@ -39,7 +40,7 @@ def test_a_missing_placeholder_and_a_stale_file_are_found(tmp_path: Path) -> Non
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    odd = translations.Message('a "quote" \\ and\ntwo lines', "plurals", "줄\n바꿈 \\ \"")
+    odd = translations.Message('a "quote" \\ and\ntwo lines', "plurals", '줄\n바꿈 \\ "')
     path = tmp_path / "django.po"
     path.write_text(translations.written({odd.text: odd}))
     assert translations.read(path)[odd.text].translation == odd.translation
