@@ -133,8 +133,11 @@ else:
                 # other instead of failing half-way with "database is locked".
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 30,
+                # Savepoints that grow spill into a temporary file unless told to stay in memory,
+                # and a confined web process may not make files in /tmp.
                 "init_command": (
-                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
+                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
+                    "PRAGMA temp_store=MEMORY;"
                 ),
             },
             # A real file: an in-memory test database knows no second connection and no WAL.

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
@@ -158,8 +157,7 @@ def _submit(
     faults = request_faults(fields, queries.policy_for(row), complete=True)
     if not faults:
         try:
-            with transaction.atomic():
-                actions.submit_request(by=person, request=row)
+            actions.submit_request(by=person, request=row)
         except UserError as error:
             faults = {error.field or "title": error}
         else:

@@ -21,9 +21,9 @@ def test_the_database_is_a_wal_file_with_foreign_keys() -> None:
     with connection.cursor() as cursor:
         values = [
             cursor.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("journal_mode", "foreign_keys", "synchronous")
+            for name in ("journal_mode", "foreign_keys", "synchronous", "temp_store")
         ]
-    assert values == ["wal", 1, 1]
+    assert values == ["wal", 1, 1, 2]  # 2: nothing spills into /tmp
 
 
 @pytest.mark.django_db(transaction=True)
