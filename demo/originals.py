@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthetic.photos import write_photos
-
 from synthetic.mammography import write_phantoms
+from synthetic.photos import write_photos
 from synthetic.planted import Planted
 
 

@@ -285,8 +285,8 @@ def release(scene: Scene) -> None:
 
 
 def _release_key(scene: Scene) -> str:
-    keys = Portal(scene.url).get("keys")
-    return str(next(row["pem"] for row in keys if row["name"] == "release"))
+    keys = Portal(scene.url).get("keys")["results"]
+    return str(next(row["pem"] for row in keys if row["use"] == "release"))
 
 
 def audit(scene: Scene) -> None:

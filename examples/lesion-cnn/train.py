@@ -38,7 +38,8 @@ schedule = torch.optim.lr_scheduler.OneCycleLR(
     steps_per_epoch=-(-len(x) // config["batch_size"]),
 )
 
-losses, aucs, best, kept = [], [], -1.0, None
+validation_truth = torch.from_numpy(vy.astype(np.float32))
+losses, aucs, least, kept, best = [], [], float("inf"), None, 0.0
 for epoch in range(config["epochs"]):
     network.train()
     total = 0.0
@@ -46,6 +47,8 @@ for epoch in range(config["epochs"]):
         batch = x[part]
         if order.random() < 0.5:
             batch = batch.flip(3)
+        if order.random() < 0.5:
+            batch = batch.flip(2)
         optimizer.zero_grad()
         loss = loss_of(network(batch).squeeze(1), y[part])
         loss.backward()
@@ -54,12 +57,13 @@ for epoch in range(config["epochs"]):
         total += loss.item() * len(part)
     network.eval()
     with torch.no_grad():
-        scores = torch.cat([network(part) for part in vx.split(64)]).squeeze(1).numpy()
+        scores = torch.cat([network(part) for part in vx.split(64)]).squeeze(1)
+    validation_loss = loss_of(scores, validation_truth).item()
     losses.append(total / len(x))
-    aucs.append(auc(scores, vy))
+    aucs.append(auc(scores.numpy(), vy))
     glovebox.log(epoch + 1, loss=losses[-1], validation_auc=aucs[-1])
-    if aucs[-1] >= best:
-        best = aucs[-1]
+    if validation_loss <= least:
+        least, best = validation_loss, aucs[-1]
         kept = {name: value.clone() for name, value in network.state_dict().items()}
 
 network.load_state_dict(kept)
