@@ -146,6 +146,8 @@ class Browser:
     def sign_in(self, person: Person) -> None:
         """Sign in through the real page with a one-time code; the second time by the cookie."""
         self.sign_out()
+        # Their own language would follow the sign-in; tests read English unless they ask.
+        self.driver.add_cookie({"name": "django_language", "value": "en", "path": "/"})
         if person.key in self.signed_in:
             for cookie in self.signed_in[person.key]:
                 self.driver.add_cookie(cookie)

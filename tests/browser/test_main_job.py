@@ -170,6 +170,7 @@ def ask(browser: Browser, portal: World, tmp_path: Path) -> int:
     number = int(browser.path.split("/")[2])
     browser.press("Hand in to the committee")
     assert browser.has("#id_aim_error"), "what is missing is said beside the field"
+    browser.complaints()  # of the status 400
     browser.shot("request-faults")
     choose(browser, "Commercial use")
     for label, answer in ANSWERS.items():
@@ -229,6 +230,7 @@ def submit(browser: Browser, portal: World, grant: int, tmp_path: Path) -> int:
     browser.labelled("Submission").send_keys(str(wrong))
     browser.press("Hand in")
     assert "resources.memory" in browser.text
+    browser.complaints()
     browser.shot("job-wrong", korean=True)
     browser.go(f"/jobs/new/?grant={grant}")
     right = submission(tmp_path / "submission.zip")
