@@ -35,7 +35,8 @@ from policies.toml_text import read_toml
 
 POLICY_BYTES = 2**18
 ISOLATION_ORDER = ("bubblewrap", "gvisor", "kata")
-PROFILE_ORDER = ("research", "strict")
+# The shipped profiles of deid/profiles, from the one that keeps most to the one that keeps least.
+PROFILE_ORDER = ("research", "basic", "mammography")
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 

@@ -17,16 +17,22 @@ from pathlib import Path
 from django.conf import settings
 
 
+def mark() -> str:
+    """Return 12 hex digits that name this installation.
+
+    Two portals on a machine must meet neither in a work folder nor in a sandbox's name.
+    """
+    return hashlib.sha256(str(settings.HOME).encode()).hexdigest()[:12]
+
+
 def root() -> Path:
     """Return the folder of all work in plaintext, private to this user."""
     named = os.environ.get("GLOVEBOX_WORK")
-    # One folder an installation: two portals on a machine never sweep each other's work.
-    mark = hashlib.sha256(str(settings.HOME).encode()).hexdigest()[:12]
     shared_memory = Path("/dev/shm")  # noqa: S108 - the folder below is private
     if named:
         folder = Path(named)
     elif shared_memory.is_dir() and os.access(shared_memory, os.W_OK):
-        folder = shared_memory / f"glovebox-{os.getuid()}-{mark}"
+        folder = shared_memory / f"glovebox-{os.getuid()}-{mark()}"
     else:
         folder = settings.HOME / "work"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

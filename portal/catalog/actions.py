@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from policies import quality
-from policies.document import default_policy, tighten
+from policies.document import PROFILE_ORDER, default_policy, tighten
 from policies.errors import Conflict, Invalid, _
 from policies.workflow import DATASET_VERSION
 from portal import blobs, keys
@@ -24,8 +24,6 @@ from portal.audit.record import record
 from portal.catalog.models import Dataset, DatasetVersion, Sample
 from portal.tasking import hint
 from synthetic.sample import write_sample
-
-PROFILES = ("basic", "research", "mammography")
 
 
 @transaction.atomic
@@ -43,7 +41,8 @@ def create_dataset(
 ) -> Dataset:
     """Offer a dataset; its steward is who creates it.
 
-    Raises Denied for anyone but a steward, Invalid naming the field, Conflict for a taken slug.
+    Where the policy asks for a stricter ``profile``, that one is taken. Raises Denied for anyone
+    but a steward, Invalid naming the field, Conflict for a taken slug.
     """
     quality.check_can_offer(person=str(by.pk), roles=roles_of(by))
     if by.unit is None:
@@ -59,12 +58,12 @@ def create_dataset(
             code="dataset.kind",
             kinds=", ".join(Dataset.Kind.values),
         )
-    if profile not in PROFILES:
+    if profile not in PROFILE_ORDER:
         raise Invalid(
             _("This profile is not known; choose one of {profiles}."),
             field="profile",
             code="dataset.profile",
-            profiles=", ".join(PROFILES),
+            profiles=", ".join(PROFILE_ORDER),
         )
     for field, text, longest in (("title", title, 200), ("description", description, 20_000)):
         if not text.strip() or len(text) > longest:
@@ -74,7 +73,8 @@ def create_dataset(
                 code="text.length",
                 longest=longest,
             )
-    tighten(default_policy(), policy or {})
+    asked = tighten(default_policy(), policy or {}).deid.profile
+    profile = max(profile, asked, key=PROFILE_ORDER.index)
     if Dataset.objects.filter(slug=slug).exists():
         raise Conflict(_("A dataset of this name exists."), field="slug", code="dataset.exists")
     dataset = Dataset.objects.create(
@@ -97,9 +97,7 @@ def create_dataset(
 @transaction.atomic
 def create_version(*, by: Person, dataset: Dataset) -> DatasetVersion:
     """Open the next version of a dataset; it is empty and private until an officer signs it."""
-    quality.check_can_offer(
-        person=str(by.pk), roles=roles_of(by), steward=str(dataset.steward_id)
-    )
+    quality.check_can_offer(person=str(by.pk), roles=roles_of(by), steward=str(dataset.steward_id))
     Dataset.objects.select_for_update().get(pk=dataset.pk)
     last = dataset.versions.order_by("-number").first()
     version = DatasetVersion.objects.create(

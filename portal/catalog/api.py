@@ -142,9 +142,7 @@ class CroissantDocument(APIView):
     def get(self, request: Request, slug: str) -> Response:
         version = queries.published(slug)
         url = f"{settings.BASE_URL}/datasets/{slug}/"
-        return Response(
-            croissant.document(version, url=url), content_type="application/ld+json"
-        )
+        return Response(croissant.document(version, url=url), content_type="application/ld+json")
 
 
 class SampleArchive(APIView):

@@ -25,9 +25,7 @@ def version_key(version: DatasetVersion) -> bytes:
 def ensure_version_key(version: DatasetVersion) -> bytes:
     """Return a version's key, made on first use; of two workers at once one key stays."""
     if version.wrapped_key is None:
-        wrapped = keys.wrap(
-            keys.new_key(), by=keys.master("data"), context=f"version:{version.pk}"
-        )
+        wrapped = keys.wrap(keys.new_key(), by=keys.master("data"), context=f"version:{version.pk}")
         rows = DatasetVersion.objects.filter(pk=version.pk, wrapped_key=None)
         rows.update(wrapped_key=wrapped)
         version.refresh_from_db(fields=["wrapped_key"])
@@ -60,9 +58,7 @@ class Contents:
         self.version = version
         self._version_key = version_key(version)
         self._subject_keys: dict[int, bytes] = {}
-        self._rows = {
-            row.path: row for row in StoredFile.objects.filter(version=version)
-        }
+        self._rows = {row.path: row for row in StoredFile.objects.filter(version=version)}
 
     def subject_key(self, subject: int) -> bytes:
         """Return a subject's key in this version. Raises Withdrawn where it was destroyed."""

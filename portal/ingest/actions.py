@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from policies import quality
 from policies.errors import Conflict, Invalid, _
+from policies.workflow import DATASET_VERSION
 from portal import blobs, dropbox, keys
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
@@ -21,66 +22,96 @@ from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import policy_of
 from portal.ingest import sampling
 from portal.ingest.models import Intake, ReviewItem, Signature
+from portal.ingest.queries import check_officer
 from portal.tasking import hint
 
 MAXIMUM_ORIGINALS = 1 << 40  # bytes
 MAXIMUM_BOXES = 200
 
 
-def take_in(*, by: Person, version: DatasetVersion, stream: BinaryIO) -> Intake:
+def take_in(
+    *, by: Person, version: DatasetVersion, stream: BinaryIO, announced: int | None = None
+) -> Intake:
     """Encrypt a zip of originals as it arrives, readable by workers only.
 
-    Replaces an earlier upload while the version is a draft. Raises Denied, Conflict once
-    de-identification has begun, Invalid for what is no zip, DiskFull naming the disk.
+    Replaces an earlier upload while the version is a draft. ``announced`` is the length in bytes
+    that the sender gave. Raises Denied, Conflict once de-identification has begun, Invalid for
+    what is no zip or was cut off on its way, DiskFull naming the disk.
     """
     quality.check_can_offer(
         person=str(by.pk), roles=roles_of(by), steward=str(version.dataset.steward_id)
     )
-    if version.state != "draft":
-        raise Conflict(
-            _("This version has its originals already; open a new version."), code="intake.closed"
-        )
-    head = stream.read(4)
+    _check_draft(version)
+    head = _first(stream, 4)
     if head != b"PK\x03\x04":
         raise Invalid(_("Send the originals as one zip file."), field="file", code="intake.zip")
     key = keys.new_key()
     name = blobs.object_name(key, "originals", version.pk)
     stored = blobs.put(_After(head, stream), key=key, name=name, limit=MAXIMUM_ORIGINALS)
-    days = policy_of(version.dataset).deid.originals_days
-    with transaction.atomic():
-        DatasetVersion.objects.select_for_update().get(pk=version.pk)
-        version.refresh_from_db()
-        if version.state != "draft":
-            blobs.delete(name)
-            raise Conflict(
-                _("This version has its originals already; open a new version."),
-                code="intake.closed",
+    try:
+        if announced is not None and stored.bytes != announced:
+            raise Invalid(
+                _("The upload was cut off; send the file again."), field="file", code="intake.cut"
             )
-        old = Intake.objects.filter(version=version).first()
-        intake, _created = Intake.objects.update_or_create(
-            version=version,
-            defaults={
-                "object_name": name,
-                "sealed_key": dropbox.seal(key, context=f"originals:{version.pk}"),
-                "sha256": stored.sha256,
-                "bytes": stored.bytes,
-                "uploaded_by": by,
-                "uploaded_at": timezone.now(),
-                "destroy_after": timezone.now() + timedelta(days=days),
-                "destroyed_at": None,
-            },
-        )
-        DatasetVersion.objects.filter(pk=version.pk).update(reason=_("originals received"))
-        record(
-            "originals.receive",
-            by=by,
-            about=version,
-            details={"bytes": stored.bytes, "sha256": stored.sha256},
-        )
-    if old is not None:
-        blobs.delete(old.object_name)
+        intake, former = _received(by, version, key, stored)
+    except BaseException:
+        blobs.delete(name)
+        raise
+    if former:
+        blobs.delete(former)
     version.refresh_from_db()
     return intake
+
+
+def _first(stream: BinaryIO, size: int) -> bytes:
+    """Read exactly ``size`` bytes unless the stream ends: sockets give less at once."""
+    data = b""
+    while len(data) < size and (part := stream.read(size - len(data))):
+        data += part
+    return data
+
+
+def _check_draft(version: DatasetVersion) -> None:
+    if version.state != "draft":
+        raise Conflict(
+            _("This version has its originals already; open a new version."), code="intake.closed"
+        )
+
+
+@transaction.atomic
+def _received(
+    by: Person, version: DatasetVersion, key: bytes, stored: blobs.Stored
+) -> tuple[Intake, str]:
+    """Write the intake's row; return it with the name of the object that it replaces."""
+    _check_draft(DatasetVersion.objects.select_for_update().get(pk=version.pk))
+    former = Intake.objects.filter(version=version).values_list("object_name", flat=True).first()
+    days = policy_of(version.dataset).deid.originals_days
+    intake, _created = Intake.objects.update_or_create(
+        version=version,
+        defaults={
+            "object_name": stored.name,
+            "sealed_key": dropbox.seal(key, context=f"originals:{version.pk}"),
+            "sha256": stored.sha256,
+            "bytes": stored.bytes,
+            "uploaded_by": by,
+            "uploaded_at": timezone.now(),
+            "destroy_after": timezone.now() + timedelta(days=days),
+            "destroyed_at": None,
+            "done": 0,
+            "total": 0,
+            "counts": {},
+        },
+    )
+    # The report of a failed attempt speaks of files that are gone.
+    intake.rows.all().delete()
+    DatasetVersion.objects.filter(pk=version.pk).update(reason=_("originals received"))
+    record(
+        "originals.receive",
+        by=by,
+        about=version,
+        details={"bytes": stored.bytes, "sha256": stored.sha256},
+    )
+    return intake, former or ""
 
 
 class _After:
@@ -118,17 +149,21 @@ def start_examination(*, by: Person, version: DatasetVersion, seed: int) -> Data
     ``seed`` comes from the system's randomness and is recorded, so that an auditor can draw the
     same sample again.
     """
-    _check_officer(by, version)
+    check_officer(by, version)
+    _lock(version)
+    DATASET_VERSION.next_state(version.state, "start_qa", "officer")
     intake = Intake.objects.get(version=version)
     if intake.pending_boxes:
         raise Conflict(
             _("The boxes of the last round are still being applied; try again in a minute."),
             code="qa.pending",
         )
+    drawn = sampling.draw(intake, policy_of(version.dataset).deid, seed)
+    if not drawn:
+        raise Conflict(_("There is no picture left to examine."), code="qa.nothing")
     move(version, "start_qa", "officer", reason=_("the pictures are being prepared"))
     last = ReviewItem.objects.filter(version=version).order_by("-round").first()
     number = last.round + 1 if last else 1
-    drawn = sampling.draw(intake, policy_of(version.dataset).deid, seed)
     ReviewItem.objects.bulk_create(
         ReviewItem(version=version, round=number, position=position, row=row, stratum=stratum)
         for position, (row, stratum) in enumerate(drawn, start=1)
@@ -143,14 +178,10 @@ def start_examination(*, by: Person, version: DatasetVersion, seed: int) -> Data
     return version
 
 
-def _check_officer(by: Person, version: DatasetVersion) -> None:
-    uploader = Intake.objects.values_list("uploaded_by", flat=True).get(version=version)
-    quality.check_can_examine(
-        person=str(by.pk),
-        roles=roles_of(by),
-        steward=str(version.dataset.steward_id),
-        uploader=str(uploader),
-    )
+def _lock(version: DatasetVersion) -> None:
+    """Read a version again and keep it from changing until the transaction ends."""
+    DatasetVersion.objects.select_for_update().get(pk=version.pk)
+    version.refresh_from_db()
 
 
 @transaction.atomic
@@ -164,9 +195,17 @@ def record_finding(
 ) -> ReviewItem:
     """Keep what the officer found on one file; boxes are what was missed, in image pixels."""
     version = item.version
-    _check_officer(by, version)
-    if version.state != "in_qa":
+    check_officer(by, version)
+    _lock(version)
+    item.refresh_from_db()
+    newest = sampling.current_round(version).values_list("round", flat=True).first()
+    if version.state != "in_qa" or item.round != newest:
         raise Conflict(_("This examination is closed."), code="qa.closed")
+    if not item.after_object and not item.unseen:
+        raise Conflict(
+            _("The pictures of this file are not ready yet; try again in a minute."),
+            code="qa.not-ready",
+        )
     if finding not in ("clean", "missed", "extra"):
         raise Invalid(
             _("A finding is one of: clean, missed, extra."), field="finding", code="qa.finding"
@@ -226,11 +265,13 @@ def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signatu
     The signature binds the report and the manifest by their digests. Raises Conflict while a
     file of the sample has not been looked at.
     """
-    _check_officer(by, version)
+    check_officer(by, version)
+    _lock(version)
+    DATASET_VERSION.next_state(version.state, "sign", "officer")
     intake = Intake.objects.get(version=version)
     items = list(sampling.current_round(version))
     waiting = sum(item.finding == "" for item in items)
-    if version.state == "in_qa" and waiting:
+    if waiting or not items:
         raise Conflict(
             _("{count} files of the sample have not been looked at."),
             code="qa.open",
@@ -259,7 +300,7 @@ def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signatu
         )
     signature = Signature.objects.create(
         version=version,
-        round=items[0].round if items else 1,
+        round=items[0].round,
         officer=by,
         passed=not missed,
         sampled=len(items),

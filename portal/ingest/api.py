@@ -102,9 +102,7 @@ class FindingSerializer(serializers.Serializer[Any]):
 class SignSerializer(serializers.Serializer[Any]):
     """The officer's statement."""
 
-    statement = serializers.CharField(
-        required=False, default="", allow_blank=True, max_length=1000
-    )
+    statement = serializers.CharField(required=False, default="", allow_blank=True, max_length=1000)
 
 
 class SignatureSerializer(serializers.ModelSerializer[Signature]):
@@ -141,7 +139,9 @@ class Originals(APIView):
     def put(self, request: Request, slug: str, number: int) -> Response:
         version = find_version(request, slug, number)
         stream = cast(BinaryIO, request.data or request._request)
-        actions.take_in(by=request.user, version=version, stream=stream)
+        length = request.META.get("CONTENT_LENGTH") or ""
+        announced = int(length) if length.isdigit() else None
+        actions.take_in(by=request.user, version=version, stream=stream, announced=announced)
         return Response(queries.progress(version), status=201)
 
 

@@ -14,8 +14,6 @@ urlpatterns = [
         api.Picture.as_view(),
         name="api-picture",
     ),
-    path(
-        f"{VERSION}/examination/<int:item>/finding", api.Finding.as_view(), name="api-finding"
-    ),
+    path(f"{VERSION}/examination/<int:item>/finding", api.Finding.as_view(), name="api-finding"),
     path(f"{VERSION}/sign", api.Sign.as_view(), name="api-sign"),
 ]

@@ -53,9 +53,7 @@ def open_picture(*, by: Person, item: ReviewItem, side: str) -> BinaryIO:
     if item.wrapped_key is None:
         reason = item.unseen or "it is being prepared, or was destroyed after its time"
         raise Invalid(_("There is no picture: {reason}."), code="qa.no-picture", reason=reason)
-    key = keys.unwrap(
-        item.wrapped_key, by=keys.master("view"), context=f"review-item:{item.pk}"
-    )
+    key = keys.unwrap(item.wrapped_key, by=keys.master("view"), context=f"review-item:{item.pk}")
     with transaction.atomic():
         record(
             "qa.view",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from django.db.models import Max, QuerySet
+from django.db.models import Max, Min, QuerySet
 
 from deid import review
 from policies.document import DeidPolicy
@@ -15,9 +15,11 @@ from portal.ingest.models import Intake, ReportRow, ReviewItem
 
 
 def population(intake: Intake) -> QuerySet[ReportRow]:
-    """Return what a sample stands for: the published pictures; tables are no pictures."""
-    rows = intake.rows.filter(status__in=("written", "unchanged"))
-    return rows.exclude(facts__kind="table")
+    """Return what a sample stands for: one row for each published picture; tables are none."""
+    rows = intake.rows.filter(status__in=("written", "unchanged")).exclude(facts__kind="table")
+    # The same original sent twice is two rows and one picture.
+    first = rows.order_by().values("target").annotate(first=Min("pk")).values("first")
+    return rows.filter(pk__in=first)
 
 
 def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow, str]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
 from policies.errors import _
+from portal import workplace
 from portal.audit.record import record
 from portal.catalog.actions import move
 from portal.catalog.models import DatasetVersion
-from portal.ingest import pipeline
+from portal.ingest import mending, pipeline, retention
 from portal.ingest.models import Intake, ReviewItem
-from portal.leases import hold
-from portal.tasking import hint, task
+from portal.leases import Lease, hold
+from portal.tasking import RETRY, hint, task
 
 LEASE_SECONDS = 60
 PICTURES_KEPT = timedelta(days=7)
@@ -38,12 +41,51 @@ def run(version_id: int) -> None:
     if intake is None:
         return
     with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
-        if lease is not None:
-            DatasetVersion.objects.filter(pk=version_id).update(reason=_("de-identifying"))
-            pipeline.de_identify(intake, lease)
+        if lease is None:
+            return
+        DatasetVersion.objects.filter(pk=version_id).update(reason=_("de-identifying"))
+        with _only_while_held(lease):
+            try:
+                pipeline.de_identify(intake, lease)
+            except RETRY:
+                raise
+            except Exception:
+                # The steward may send other originals next, and a full disk needs the room: a
+                # retry begins anew.
+                _check(lease)
+                workplace.remove(pipeline.folder_of(version_id, "ingest"))
+                raise
 
 
-@task("ingest.pictures")
+def _check(lease: Lease) -> None:
+    with transaction.atomic():
+        lease.check()
+
+
+@contextlib.contextmanager
+def _only_while_held(lease: Lease) -> Iterator[None]:
+    """Turn an error of a worker that has lost its lease into LeaseLost.
+
+    Its successor works on the row; what failed here (a cancelled program, a folder that is gone)
+    must not send the version back under its hands.
+    """
+    try:
+        yield
+    except RETRY:
+        raise
+    except Exception:
+        _check(lease)
+        raise
+
+
+def _stuck(version_id: int, *, reason: str) -> None:
+    """Say why pictures or boxes are not ready; beat tries again."""
+    DatasetVersion.objects.filter(pk=version_id, state__in=("de_identified", "in_qa")).update(
+        reason=reason[:300]
+    )
+
+
+@task("ingest.pictures", on_failure=_stuck)
 def pictures(version_id: int) -> None:
     """Render the pictures of the open round that are missing."""
     rows = Intake.objects.filter(version__state="in_qa", version_id=version_id)
@@ -52,7 +94,8 @@ def pictures(version_id: int) -> None:
         return
     with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
-            pipeline.draw_pictures(intake, lease)
+            with _only_while_held(lease):
+                pipeline.draw_pictures(intake, lease)
 
 
 def _undrawn(version_id: int) -> bool:
@@ -61,7 +104,7 @@ def _undrawn(version_id: int) -> bool:
     ).exists()
 
 
-@task("ingest.apply_boxes")
+@task("ingest.apply_boxes", on_failure=_stuck)
 def apply_boxes(version_id: int) -> None:
     """Mask what the officer marked."""
     rows = Intake.objects.filter(
@@ -72,7 +115,8 @@ def apply_boxes(version_id: int) -> None:
         return
     with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
-            pipeline.apply_boxes(intake, lease)
+            with _only_while_held(lease):
+                mending.apply_boxes(intake, lease)
 
 
 @task("ingest.destroy", queue="short")
@@ -81,11 +125,17 @@ def destroy(version_id: int) -> None:
     version = DatasetVersion.objects.get(pk=version_id)
     intake = Intake.objects.get(version=version)
     if intake.destroyed_at is None and intake.destroy_after <= timezone.now():
-        pipeline.destroy_originals(intake)
+        retention.destroy_originals(intake)
     if version.state in ("published", "retired"):
         newest = version.signatures.order_by("-at").first()
         if newest is not None and newest.at + PICTURES_KEPT <= timezone.now():
-            pipeline.destroy_pictures(version)
+            retention.destroy_pictures(version)
+
+
+@task("ingest.sweep", queue="short")
+def sweep(_nothing: int = 0) -> None:
+    """Remove the plaintext that killed workers left."""
+    retention.sweep()
 
 
 def due() -> None:
@@ -110,3 +160,4 @@ def due() -> None:
     ).exclude(after_object="")
     for pk in old.values_list("version_id", flat=True).distinct():
         hint("ingest.destroy", pk)
+    hint("ingest.sweep", 0)
