@@ -123,6 +123,8 @@ def clean_photo(
         count = sum(box.kind == name for box in boxes)
         if count:
             actions[name] = f"masked {count}"
+    if policy.plates:
+        actions["plate"] = "not looked for: a person has to"
     return PhotoResult(target, boxes, actions, "plates" if policy.plates else "")
 
 

@@ -30,6 +30,9 @@ looked at in one piece."""
 SMALL = 64
 """Largest side of what counts as a small face, in pixels of the picture."""
 
+SAME_FACE = 0.5
+"""Intersection over union from which two boxes are taken for one face."""
+
 REDUCED = 1_000_000
 """Pixels to which large pictures are reduced for the rotated looks and for large faces."""
 
@@ -79,7 +82,7 @@ class FaceNetwork:
                 _turned_back(box, turns, rows, columns)
                 for box in self._look(turned, scale, 2 * max(rows, columns))
             ]
-        grown = (box.grown(*self._ratios).clipped(rows, columns) for box in _suppressed(found))
+        grown = (box.grown(*self._ratios).clipped(rows, columns) for box in _best(found))
         return without_contained(box for box in grown if box is not None)
 
     def _look(self, image: Image, scale: float, side: int) -> list[Box]:
@@ -175,11 +178,11 @@ def _turned_back(box: Box, turns: int, rows: int, columns: int) -> Box:
     return box
 
 
-def _suppressed(boxes: list[Box]) -> list[Box]:
-    """One box for boxes that are nearly the same: the one of the best score."""
+def _best(boxes: list[Box]) -> list[Box]:
+    """One box a face: of boxes that overlap much, the one of the best score."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda each: -each.score):
-        if all(_overlap(box, other) < 0.6 for other in kept):
+        if all(_overlap(box, other) < SAME_FACE for other in kept):
             kept.append(box)
     return kept
 

@@ -125,7 +125,9 @@ def test_planted_faces_and_text_are_masked_in_the_upright_picture(album):
 
 def test_pictures_that_could_show_plates_always_go_to_a_person(tmp_path: Path):
     data = saved(package_photo("coffee.png"), "PNG")
-    assert cleaned(data, tmp_path)[0].needs_review == "plates"
+    result, _picture = cleaned(data, tmp_path)
+    assert result.needs_review == "plates"
+    assert "person" in result.actions["plate"]  # what the report's row shows
     without = PhotoPolicy(plates=False)
     assert cleaned(data, tmp_path, policy=without)[0].needs_review == ""
 
