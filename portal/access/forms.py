@@ -162,8 +162,10 @@ def _field(spec: RequestField, policy: Policy) -> forms.Field:
     if spec.kind == "document":
         widget = forms.FileInput(attrs={"accept": ".pdf,.png,.jpg,.jpeg"})
         return forms.FileField(widget=widget, **common)
-    widget_of = forms.TextInput if spec.kind == "line" else forms.Textarea
-    return forms.CharField(widget=widget_of(attrs={"maxlength": spec.most}), **common)
+    most = {"maxlength": spec.most}
+    if spec.kind == "line":
+        return forms.CharField(widget=forms.TextInput(attrs=most), **common)
+    return forms.CharField(widget=forms.Textarea(attrs={**most, "rows": 4}), **common)
 
 
 def initial_of(row: AccessRequest) -> dict[str, Any]:

@@ -230,12 +230,12 @@ def submit(browser: Browser, portal: World, grant: int, tmp_path: Path) -> int:
     browser.labelled("Submission").send_keys(str(wrong))
     browser.press("Hand in")
     assert "resources.memory" in browser.text
-    browser.complaints()
-    browser.shot("job-wrong", korean=True)
+    browser.shot("job-wrong")
+    browser.complaints()  # of the status 400
     browser.go(f"/jobs/new/?grant={grant}")
+    browser.shot("job-new", korean=True)
     right = submission(tmp_path / "submission.zip")
     browser.labelled("Submission").send_keys(str(right))
-    browser.shot("job-new", korean=True)
     browser.press("Hand in")
     assert "Your submission was taken." in browser.text
     return int(browser.path.split("/")[2])
