@@ -19,8 +19,8 @@ def main(submission: Path, weights: Path, data: Path) -> None:
     sys.path[:0] = [str(submission), str(sdk)]
     import tomllib
 
-    from glovebox.datasets import open_dataset  # type: ignore[import-not-found]
-    from model import build  # type: ignore[import-not-found]
+    from glovebox.datasets import open_dataset
+    from model import build
 
     config = tomllib.loads((submission / "glovebox.toml").read_text())["config"]
     network = build(config)

@@ -240,8 +240,8 @@ def inspect(scene: Scene) -> None:
         if scene.report["verdict"] == "block":
             rules = [row["rule"] for row in scene.report["findings"] if row["severity"] == "block"]
             raise StepFailed(f"the honest model is blocked: {', '.join(rules)}")
-        rules = ", ".join(row["rule"] for row in scene.report["findings"])
-        tell(f"verdict {scene.report['verdict']}; looked at: {rules}")
+        looked_at = ", ".join(row["rule"] for row in scene.report["findings"])
+        tell(f"verdict {scene.report['verdict']}; looked at: {looked_at}")
 
 
 def review(scene: Scene) -> None:
@@ -274,10 +274,10 @@ def release(scene: Scene) -> None:
         key.write_text(_release_key(scene))
         models.command("verify", bundle, "--key", key)
         figures = models.check_weights(bundle, scene.work / "mammography", scene.work)
-        released = scene.report["official"]["image"]["auc"]["value"]
-        # The applicant's own check stands on the phantoms as drawn, with their burned-in text.
-        if abs(figures["auc"] - released) > 0.03:
-            raise StepFailed(f"the weights give AUC {figures['auc']:.3f}, not {released:.3f}")
+        released = scene.report["official"]["image"]["auc"]
+        # This check stands on the phantoms as drawn, with their burned-in text still there.
+        if released is None or abs(figures["auc"] - released["value"]) > 0.03:
+            raise StepFailed(f"the weights give AUC {figures['auc']:.3f}, not {released}")
         tell(
             f"signed bundle of {bundle.stat().st_size // 1024} KiB verifies offline; its link "
             f"refused {refused} misuses; the weights load and give AUC {figures['auc']:.3f} again"

@@ -14,7 +14,7 @@ from pydicom.sr._concepts_dict import concepts
 
 HERE = Path(__file__).parent.parent / "deid" / "dicom"
 # Context groups of breeds, breed registries, species, languages, countries, ethnic groups.
-LEFT_OUT = {7454, 7480, 7481, 7486, 5000, 5001, 5002, 5003, 5000, 5004, 3850, 3851, 10040}
+LEFT_OUT = {7454, 7480, 7481, 7486, 5000, 5001, 5002, 5003, 5004, 3850, 3851, 10040}
 SCHEMES = ("DCM", "SCT", "RADLEX", "UCUM", "LN", "UMLS", "SRT", "IBSI", "MDC")
 
 

@@ -35,12 +35,23 @@ def backend(name: str) -> LocalBackend:
 BACKENDS: Final = ("gvisor", "bubblewrap")
 
 
-@functools.cache
+_held: Final[set[str]] = set()
+
+
 def missing(name: str) -> tuple[str, ...]:
-    """Return the required lines that this machine does not hold, tried once a process."""
-    return tuple(
+    """Return the required lines that this machine does not hold.
+
+    What held once is not tried again in this process; what did not is, for a machine short of
+    something for a moment must not refuse every later job.
+    """
+    if name in _held:
+        return ()
+    lacking = tuple(
         line.name for line in backend(name).check() if line.required and line.state == "missing"
     )
+    if not lacking:
+        _held.add(name)
+    return lacking
 
 
 def choose(name: str, minimum: str) -> Backend:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import glovebox  # type: ignore[import-not-found]  # on the path of the sandbox only
+import glovebox
 import numpy as np
 import torch
 from numpy.typing import NDArray
