@@ -18,6 +18,10 @@ from portal.pages.forms import tried
 from portal.pages.reader import reader
 
 
+# Both forms of the page have a name.
+TOKEN_IDS = "token_%s"
+
+
 def _page(
     request: HttpRequest,
     person: Person,
@@ -31,7 +35,7 @@ def _page(
         "person": person,
         "details": details
         or DetailsForm(initial={"name": person.name, "language": person.language}),
-        "token_form": tokens or TokenForm(),
+        "token_form": tokens or TokenForm(auto_id=TOKEN_IDS),
         "tokens": queries.tokens_of(person),
         "secret": secret,
         "assignments": queries.assignments_visible_to(person).filter(person=person, ended_at=None),
@@ -68,7 +72,7 @@ def me(request: HttpRequest) -> HttpResponse:
 def make_token(request: HttpRequest) -> HttpResponse:
     """Make a token and show its secret, this once."""
     person = reader(request)
-    form = TokenForm(request.POST)
+    form = TokenForm(request.POST, auto_id=TOKEN_IDS)
     secret = ""
     if form.is_valid():
         made = tried(

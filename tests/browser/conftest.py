@@ -6,6 +6,7 @@ to a temporary folder: a test run leaves the working tree as it was.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -124,22 +126,30 @@ class Browser:
         field.clear()
         field.send_keys(value)
 
-    def press(self, words: str) -> None:
-        """Press the button or follow the link that says so, and wait for the page that follows."""
-        for element in self.all("main button, main a, header button, header a, summary"):
-            if element.is_displayed() and element.text.strip().startswith(words):
-                leads_on = element.get_attribute("href") or (
-                    element.get_attribute("type") == "submit"
-                    and not self.driver.execute_script(
-                        "return arguments[0].closest('form.upload')", element
-                    )
-                )
-                here = self.find("html")
-                element.click()
-                if leads_on:
-                    self.wait(staleness_of(here), seconds=60)
-                return
-        raise AssertionError(f"nothing says {words!r} on {self.path}")
+    def press(self, words: str, *, stays: bool = False) -> None:
+        """Press the button or follow the link that says so, and wait for the page that follows.
+
+        With ``stays`` a script on the page does the work, and no page is waited for.
+        """
+        element = self.wait(lambda _: self._saying(words))
+        submits = element.get_attribute("type") == "submit"
+        leads_on = not stays and (submits or element.get_attribute("href"))
+        here = self.find("html")
+        element.click()
+        if leads_on:
+            self.wait(staleness_of(here), seconds=60)
+
+    def _saying(self, words: str) -> WebElement | None:
+        """Return what says exactly these words, or begins with them; None while there is none."""
+        begins = None
+        with contextlib.suppress(StaleElementReferenceException):  # the page is being replaced
+            for element in self.all("main button, main a, header button, header a, summary"):
+                said = element.text.strip()
+                if said.startswith(words) and element.is_displayed():
+                    if said == words:
+                        return element
+                    begins = begins or element
+        return begins
 
     # -- signing in --------------------------------------------------------------------------
 
@@ -222,11 +232,14 @@ class Browser:
             few.save(self.pictures / f"{name}.png", optimize=True)
 
     def complaints(self) -> list[str]:
-        """Return what Chromium's console complains of: scripts that failed, what CSP stopped."""
+        """Return what Chromium's console complains of: scripts that failed, what CSP stopped.
+
+        That an answer was a refusal (4xx) is noted there as well, and no complaint.
+        """
         return [
             entry["message"]
             for entry in self.driver.get_log("browser")
-            if entry["level"] == "SEVERE" and "favicon" not in entry["message"]
+            if entry["level"] == "SEVERE" and "with a status of 4" not in entry["message"]
         ]
 
 
@@ -260,3 +273,13 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     yield chromium
     complaints = chromium.complaints()
     assert not complaints, complaints
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Add to a failure where the window was and what could be read there."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    window = getattr(item, "funcargs", {}).get("browser")
+    if report.failed and isinstance(window, Browser):
+        report.sections.append(("the page", f"{window.path}\n{window.text[:3000]}"))

@@ -34,4 +34,3 @@ def test_the_trail_is_shut_for_others(portal: World, browser: Browser) -> None:
     browser.sign_in(portal["administrator1"])
     browser.go("/audit/")
     assert "Only people with this role may do this: auditor." in browser.text
-    browser.complaints()  # Chromium notes the 403

@@ -52,16 +52,19 @@ def one_view(target: Path) -> Path:
     write_phantoms(folder, patients=PATIENTS, seed=11, identifiers=True)
     with (folder / "labels.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    kept, subjects = [], {}
+    subjects: dict[str, dict[str, str]] = {}
     for row in rows:
         # The view with a lesion where there is one, so that labels by view and by patient agree.
         if row["subject"] not in subjects or (
             row["label"] == "lesion" and subjects[row["subject"]]["label"] != "lesion"
         ):
             subjects[row["subject"]] = row
-    for number, row in enumerate(subjects.values()):
-        row["split"] = ("sealed", "train", "sealed", "train", "sealed", "validation")[number % 6]
-        kept.append(row)
+    # Ten subjects of each class are needed before a figure may be shown.
+    kept = sorted(subjects.values(), key=lambda row: row["label"])
+    for number, row in enumerate(kept):
+        row["split"] = {1: "train", 3: "train", 5: "train", 7: "validation"}.get(
+            number % 10, "sealed"
+        )
     names = {row["file"] for row in kept}
     for path in folder.rglob("*.dcm"):
         if path.relative_to(folder).as_posix() not in names:
