@@ -114,14 +114,18 @@ def conformance() -> str:
             [
                 "# What is done to each attribute",
                 MADE,
-                "What the shipped profiles of `glovebox deid` do to each row of PS3.15 Table E.1-1 "
-                f"({len(rows)} rows, edition of `deid/dicom/table_e1_1.csv`). The cells come from the "
-                "same function that the cleaner calls (`deid.dicom.plan.rule_for`).",
-                "An attribute stands in the output only if the IOD of its SOP class, or the sequence "
-                "that it stands in, defines it (PS3.3); whatever else a file carries is removed first. "
-                f"*{NOWHERE}* marks attributes that no IOD of the maps defines, so they never stay. "
-                "Where the action depends on the attribute's type in its module, each is named: "
-                "1 (needs a value), 2 (may be empty), 3 (may be absent).",
+                "What the shipped profiles of `glovebox deid` do to each row of PS3.15 Table "
+                f"E.1-1 ({len(rows)} rows, edition of `deid/dicom/table_e1_1.csv`). The cells come "
+                "from the function that the cleaner itself calls (`deid.dicom.plan.rule_for`).",
+                "An attribute stands in the output only if the IOD of its SOP class, or the "
+                "sequence that it stands in, defines it (PS3.3); whatever else a file carries is "
+                f"removed first. *{NOWHERE}* marks attributes that no IOD of the maps defines, so "
+                "they never stay. Where the action depends on the attribute's type in its module, "
+                "each is named: 1 (needs a value), 2 (may be empty), 3 (may be absent).",
+                "Afterwards every file gets, whatever the profile: the SOP class, a SOP Instance "
+                "UID, the patient's pseudonym as Patient ID (and as Patient's Name unless the "
+                "profile has a keep-list), the attributes that say how it was de-identified "
+                "(PS3.15 E.1.1), and this program in the Contributing Equipment Sequence.",
                 table(
                     ["word", "what is done"],
                     [
@@ -144,8 +148,11 @@ def conformance() -> str:
                 ),
                 "## Options of each profile",
                 table(["option", "code and meaning", *names], chosen),
-                "Pixel and photograph options work on the picture and not on rows of this table; so do "
-                "*Clean Structured Content* and *Clean Graphics*, which no shipped profile claims.",
+                "*Clean Pixel Data* masks text in the picture. *Clean Recognizable Visual Features* "
+                "masks faces in photographs; DICOM volumes of the head are held for a person instead "
+                "(`head_volumes`), and DICOM files do not claim the option. "
+                "*Clean Structured Content* and *Clean Graphics* cannot be chosen: "
+                "structured reports and presentation states are quarantined.",
                 "## Rows",
                 "Not removed outright: "
                 + ", ".join(f"{count} by `{name}`" for name, count in counts.items())
