@@ -21,12 +21,13 @@ from portal.access import actions, decisions, grants, queries
 from portal.access import serializers as shapes
 from portal.access.models import AccessRequest, Agreement, Grant, RequestDocument
 from portal.accounts.api import fields_of
+from portal.accounts.permissions import signed_in
 from portal.catalog.queries import published
 
 
 def _request(request: Request, pk: int) -> AccessRequest:
     """Return a request that the person may read, or answer 404."""
-    return get_object_or_404(queries.requests_visible_to(request.user), pk=pk)
+    return get_object_or_404(queries.requests_visible_to(signed_in(request)), pk=pk)
 
 
 def _submitted(pk: int) -> AccessRequest:
@@ -35,7 +36,7 @@ def _submitted(pk: int) -> AccessRequest:
 
 
 def _answer(request: Request, row: AccessRequest, status: int = 200) -> Response:
-    shown = get_object_or_404(queries.requests_visible_to(request.user), pk=row.pk)
+    shown = get_object_or_404(queries.requests_visible_to(signed_in(request)), pk=row.pk)
     context = {"request": request}
     return Response(shapes.RequestSerializer(shown, context=context).data, status=status)
 
@@ -78,7 +79,7 @@ class Requests(ListAPIView[AccessRequest]):
     serializer_class = shapes.RequestBriefly
 
     def get_queryset(self) -> QuerySet[AccessRequest]:
-        rows = queries.requests_visible_to(self.request.user)
+        rows = queries.requests_visible_to(signed_in(self.request))
         state = self.request.query_params.get("state", "")
         return rows.filter(state=state) if state else rows
 
@@ -86,7 +87,7 @@ class Requests(ListAPIView[AccessRequest]):
     def post(self, request: Request) -> Response:
         given = fields_of(shapes.NewRequest, request)
         row = actions.create_request(
-            by=request.user,
+            by=signed_in(request),
             version=published(given["dataset"], given["version"]),
             fields=given["answers"],
             conflict=given["conflict_declared"],
@@ -105,7 +106,7 @@ class OneRequest(APIView):
     def patch(self, request: Request, pk: int) -> Response:
         given = fields_of(shapes.RequestChanges, request)
         row = actions.edit_request(
-            by=request.user,
+            by=signed_in(request),
             request=_request(request, pk),
             fields=given["answers"],
             conflict=given["conflict_declared"],
@@ -118,7 +119,7 @@ class Submit(APIView):
 
     @extend_schema(request=None, responses=shapes.RequestSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        row = actions.submit_request(by=request.user, request=_request(request, pk))
+        row = actions.submit_request(by=signed_in(request), request=_request(request, pk))
         return _answer(request, row)
 
 
@@ -127,7 +128,7 @@ class Withdraw(APIView):
 
     @extend_schema(request=None, responses=shapes.RequestSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        row = actions.withdraw_request(by=request.user, request=_request(request, pk))
+        row = actions.withdraw_request(by=signed_in(request), request=_request(request, pk))
         return _answer(request, row)
 
 
@@ -141,7 +142,7 @@ class Documents(APIView):
         row = _request(request, pk)
         given = fields_of(shapes.DocumentInput, request)
         document = actions.add_document(
-            by=request.user,
+            by=signed_in(request),
             request=row,
             stream=given["file"].file,
             filename=given["file"].name,
@@ -160,12 +161,12 @@ class OneDocument(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, pk: int, document: int) -> FileResponse:
         row = _document(request, pk, document)
-        return attachment(actions.open_document(by=request.user, document=row), row.filename)
+        return attachment(actions.open_document(by=signed_in(request), document=row), row.filename)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: int, document: int) -> Response:
         row = _document(request, pk, document)
-        actions.remove_document(by=request.user, document=row)
+        actions.remove_document(by=signed_in(request), document=row)
         return Response(status=204)
 
 
@@ -187,7 +188,7 @@ class Votes(APIView):
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(shapes.VoteInput, request)
         row = _submitted(pk)
-        decisions.cast_vote(by=request.user, request=row, **given)
+        decisions.cast_vote(by=signed_in(request), request=row, **given)
         return _answer(request, row, 201)
 
 
@@ -198,7 +199,7 @@ class Recuse(APIView):
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(shapes.ReasonInput, request)
         row = _submitted(pk)
-        decisions.recuse(by=request.user, request=row, reason=given["reason"])
+        decisions.recuse(by=signed_in(request), request=row, reason=given["reason"])
         return _answer(request, row)
 
 
@@ -209,7 +210,7 @@ class SignAgreement(APIView):
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(shapes.SignatureInput, request)
         grant = grants.sign_agreement(
-            by=request.user,
+            by=signed_in(request),
             request=_request(request, pk),
             agreement=get_object_or_404(Agreement.objects.all(), pk=given["agreement"]),
             typed_name=given["typed_name"],
@@ -225,16 +226,13 @@ class Agreements(ListAPIView[Agreement]):
     queryset = Agreement.objects.order_by("name", "-number")
 
     def get_permissions(self) -> list[Any]:
-        return (
-            [AllowAny()]
-            if self.request.method in ("GET", "HEAD", "OPTIONS")
-            else (super().get_permissions())
-        )
+        reading = self.request.method in ("GET", "HEAD", "OPTIONS")
+        return [AllowAny()] if reading else list(super().get_permissions())
 
     @extend_schema(request=shapes.AgreementSerializer, responses={201: shapes.AgreementSerializer})
     def post(self, request: Request) -> Response:
         given = fields_of(shapes.AgreementSerializer, request)
-        row = grants.publish_agreement(by=request.user, **given)
+        row = grants.publish_agreement(by=signed_in(request), **given)
         return Response(shapes.AgreementSerializer(row).data, status=201)
 
 
@@ -245,8 +243,8 @@ class Grants(ListAPIView[Grant]):
 
     def get_queryset(self) -> QuerySet[Grant]:
         if self.request.query_params.get("usable"):
-            return queries.grants_usable_by(self.request.user).order_by("-pk")
-        return queries.grants_visible_to(self.request.user)
+            return queries.grants_usable_by(signed_in(self.request)).order_by("-pk")
+        return queries.grants_visible_to(signed_in(self.request))
 
 
 class OneGrant(APIView):
@@ -254,7 +252,7 @@ class OneGrant(APIView):
 
     @extend_schema(responses=shapes.GrantSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        row = get_object_or_404(queries.grants_visible_to(request.user), pk=pk)
+        row = get_object_or_404(queries.grants_visible_to(signed_in(request)), pk=pk)
         return Response(shapes.GrantSerializer(row).data)
 
 
@@ -269,6 +267,6 @@ class ChangeGrant(APIView):
         # Who may not is refused by rule and recorded, so the row is looked up among all.
         row = get_object_or_404(Grant.objects.all(), pk=pk)
         changed = grants.change_grant(
-            by=request.user, grant=row, action=self.action, reason=given["reason"]
+            by=signed_in(request), grant=row, action=self.action, reason=given["reason"]
         )
         return Response(shapes.GrantSerializer(changed).data)

@@ -245,9 +245,9 @@ class FieldSerializer(serializers.Serializer[Any]):
 
     name = serializers.CharField()
     kind = serializers.CharField()
-    label = serializers.CharField()
+    label: Any = serializers.CharField()
     help = serializers.CharField()
-    required = serializers.BooleanField()
+    required: Any = serializers.BooleanField()
     least = serializers.IntegerField()
     most = serializers.IntegerField()
 

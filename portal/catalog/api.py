@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.accounts.models import Person
-from portal.accounts.permissions import SignedIn
+from portal.accounts.permissions import SignedIn, signed_in
 from portal.catalog import actions, croissant, queries
 from portal.catalog.models import Dataset, DatasetVersion
 
@@ -24,7 +24,7 @@ from portal.catalog.models import Dataset, DatasetVersion
 class VersionSerializer(serializers.ModelSerializer[DatasetVersion]):
     """A version's public facts and, for those who work on it, its state."""
 
-    dataset = serializers.SlugRelatedField(slug_field="slug", read_only=True)
+    dataset = serializers.CharField(source="dataset.slug", read_only=True)
 
     class Meta:
         model = DatasetVersion
@@ -118,7 +118,7 @@ class Datasets(ListAPIView[Dataset]):
     def post(self, request: Request) -> Response:
         asked = NewDataset(data=request.data)
         asked.is_valid(raise_exception=True)
-        dataset = actions.create_dataset(by=request.user, **asked.validated_data)
+        dataset = actions.create_dataset(by=signed_in(request), **asked.validated_data)
         return Response(DatasetSerializer(dataset, context={"request": request}).data, status=201)
 
 
@@ -175,7 +175,7 @@ class Versions(APIView):
 
     @extend_schema(request=None, responses={201: VersionSerializer})
     def post(self, request: Request, slug: str) -> Response:
-        version = actions.create_version(by=request.user, dataset=find_dataset(request, slug))
+        version = actions.create_version(by=signed_in(request), dataset=find_dataset(request, slug))
         return Response(VersionSerializer(version).data, status=201)
 
 
@@ -195,4 +195,6 @@ class Retire(APIView):
     @extend_schema(request=None, responses=VersionSerializer)
     def post(self, request: Request, slug: str, number: int) -> Response:
         version = find_version(request, slug, number)
-        return Response(VersionSerializer(actions.retire(by=request.user, version=version)).data)
+        return Response(
+            VersionSerializer(actions.retire(by=signed_in(request), version=version)).data
+        )

@@ -15,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from portal.accounts.permissions import signed_in
 from portal.catalog.api import VersionSerializer, find_version
 from portal.ingest import actions, queries
 from portal.ingest.models import ReportRow, ReviewItem, Signature
@@ -141,7 +142,7 @@ class Originals(APIView):
         stream = cast(BinaryIO, request.data or request._request)
         length = request.META.get("CONTENT_LENGTH") or ""
         announced = int(length) if length.isdigit() else None
-        actions.take_in(by=request.user, version=version, stream=stream, announced=announced)
+        actions.take_in(by=signed_in(request), version=version, stream=stream, announced=announced)
         return Response(queries.progress(version), status=201)
 
 
@@ -151,7 +152,7 @@ class Start(APIView):
     @extend_schema(request=None, responses={202: VersionSerializer})
     def post(self, request: Request, slug: str, number: int) -> Response:
         version = find_version(request, slug, number)
-        version = actions.start(by=request.user, version=version)
+        version = actions.start(by=signed_in(request), version=version)
         return Response(VersionSerializer(version).data, status=202)
 
 
@@ -164,7 +165,7 @@ class Report(ListAPIView[ReportRow]):
         if getattr(self, "swagger_fake_view", False):
             return ReportRow.objects.none()
         version = find_version(self.request, self.kwargs["slug"], self.kwargs["number"])
-        rows = queries.report_for(self.request.user, version)
+        rows = queries.report_for(signed_in(self.request), version)
         status = self.request.query_params.get("status")
         return rows.filter(status=status) if status else rows
 
@@ -178,13 +179,13 @@ class Examination(ListAPIView[ReviewItem]):
         if getattr(self, "swagger_fake_view", False):
             return ReviewItem.objects.none()
         version = find_version(self.request, self.kwargs["slug"], self.kwargs["number"])
-        return queries.sample_for(self.request.user, version)
+        return queries.sample_for(signed_in(self.request), version)
 
     @extend_schema(request=None, responses={201: VersionSerializer})
     def post(self, request: Request, slug: str, number: int) -> Response:
         version = find_version(request, slug, number)
         version = actions.start_examination(
-            by=request.user, version=version, seed=secrets.randbits(32)
+            by=signed_in(request), version=version, seed=secrets.randbits(32)
         )
         return Response(VersionSerializer(version).data, status=201)
 
@@ -192,7 +193,7 @@ class Examination(ListAPIView[ReviewItem]):
 def find_item(request: Request, slug: str, number: int, item: int) -> ReviewItem:
     """Return an item of a version that the person may see, or answer 404."""
     version = find_version(request, slug, number)
-    queries.check_officer(request.user, version)
+    queries.check_officer(signed_in(request), version)
     rows = ReviewItem.objects.filter(version=version).select_related(
         "row", "version__dataset__steward"
     )
@@ -205,7 +206,7 @@ class Picture(APIView):
     @extend_schema(responses={(200, "image/png"): OpenApiTypes.BINARY})
     def get(self, request: Request, slug: str, number: int, item: int, side: str) -> FileResponse:
         found = find_item(request, slug, number, item)
-        stream = queries.open_picture(by=request.user, item=found, side=side)
+        stream = queries.open_picture(by=signed_in(request), item=found, side=side)
         response = FileResponse(stream, content_type="image/png")
         response["Cache-Control"] = "no-store"
         return response
@@ -219,7 +220,7 @@ class Finding(APIView):
         asked = FindingSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         found = find_item(request, slug, number, item)
-        found = actions.record_finding(by=request.user, item=found, **asked.validated_data)
+        found = actions.record_finding(by=signed_in(request), item=found, **asked.validated_data)
         return Response(ReviewItemSerializer(found).data)
 
 
@@ -231,5 +232,5 @@ class Sign(APIView):
         asked = SignSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         version = find_version(request, slug, number)
-        signature = actions.sign(by=request.user, version=version, **asked.validated_data)
+        signature = actions.sign(by=signed_in(request), version=version, **asked.validated_data)
         return Response(SignatureSerializer(signature).data, status=201)

@@ -91,7 +91,7 @@ def submit(*, by: Person, grant: Grant, stream: BinaryIO) -> Job:
         _check_size(stream, policy)
         archive, manifest = read_submission(stream, grant, policy)
     stream.seek(0)
-    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     twin = _live_twin(grant, by, digest)
     if twin is not None:
         return twin

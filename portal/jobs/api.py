@@ -19,6 +19,7 @@ from policies.errors import Denied, _
 from portal.access.api import attachment
 from portal.access.models import Grant
 from portal.accounts.api import fields_of
+from portal.accounts.permissions import signed_in
 from portal.jobs import actions, queries
 from portal.jobs import serializers as shapes
 from portal.jobs.models import Job, Submission
@@ -26,7 +27,7 @@ from portal.jobs.models import Job, Submission
 
 def _job(request: Request, pk: int) -> Job:
     """Return a job that the person may see, or answer 404."""
-    return get_object_or_404(queries.jobs_visible_to(request.user), pk=pk)
+    return get_object_or_404(queries.jobs_visible_to(signed_in(request)), pk=pk)
 
 
 def _shown(request: Request, job: Job) -> Any:
@@ -48,7 +49,7 @@ class Submissions(APIView):
                 field="grant",
                 code="access.analyst",
             )
-        job = actions.submit(by=request.user, grant=grant, stream=given["file"].file)
+        job = actions.submit(by=signed_in(request), grant=grant, stream=given["file"].file)
         context = {"request": request}
         body = {
             "submission": shapes.SubmissionSerializer(job.submission, context=context).data,
@@ -63,7 +64,9 @@ class OneSubmission(APIView):
     @extend_schema(responses=shapes.SubmissionSerializer)
     def get(self, request: Request, pk: int) -> Response:
         row = get_object_or_404(
-            Submission.objects.filter(jobs__in=queries.jobs_visible_to(request.user)).distinct(),
+            Submission.objects.filter(
+                jobs__in=queries.jobs_visible_to(signed_in(request))
+            ).distinct(),
             pk=pk,
         )
         return Response(shapes.SubmissionSerializer(row, context={"request": request}).data)
@@ -75,7 +78,7 @@ class SubmissionArchive(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, pk: int) -> FileResponse:
         row = get_object_or_404(Submission.objects.all(), pk=pk)
-        stream = queries.open_code(by=request.user, submission=row)
+        stream = queries.open_code(by=signed_in(request), submission=row)
         return attachment(stream, f"submission-{row.pk}.zip")
 
 
@@ -85,7 +88,7 @@ class Jobs(ListAPIView[Job]):
     serializer_class = shapes.JobBriefly
 
     def get_queryset(self) -> QuerySet[Job]:
-        rows = queries.jobs_visible_to(self.request.user)
+        rows = queries.jobs_visible_to(signed_in(self.request))
         given = self.request.query_params
         if given.get("state"):
             rows = rows.filter(state=given["state"])
@@ -109,7 +112,7 @@ class Cancel(APIView):
     def post(self, request: Request, pk: int) -> Response:
         # Who may not is refused by rule and recorded, so the row is looked up among all.
         job = get_object_or_404(Job.objects.all(), pk=pk)
-        actions.cancel(by=request.user, job=job)
+        actions.cancel(by=signed_in(request), job=job)
         return Response(_shown(request, _job(request, pk)))
 
 
@@ -119,7 +122,7 @@ class Curves(APIView):
     @extend_schema(responses=shapes.TickSerializer(many=True))
     def get(self, request: Request, pk: int) -> Response:
         job = _job(request, pk)
-        if not queries.may_read_numbers(job, request.user):
+        if not queries.may_read_numbers(job, signed_in(request)):
             raise Denied(_("The curves are the analysts' and the reviewers'."), code="job.curves")
         return Response(shapes.TickSerializer(queries.curves(job), many=True).data)
 
@@ -130,7 +133,7 @@ class InspectionReport(APIView):
     @extend_schema(responses=shapes.InspectionSerializer)
     def get(self, request: Request, pk: int) -> Response:
         job = _job(request, pk)
-        if not queries.may_read_numbers(job, request.user):
+        if not queries.may_read_numbers(job, signed_in(request)):
             raise Denied(_("The report is the analysts' and the reviewers'."), code="job.report")
         found = get_object_or_404(type(job).objects.exclude(inspection=None), pk=job.pk)
         context = {"request": request}
@@ -143,7 +146,7 @@ class InternalFindings(APIView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, pk: int) -> Response:
         job = get_object_or_404(Job.objects.all(), pk=pk)
-        answer = Response(json.loads(queries.internal_findings(by=request.user, job=job)))
+        answer = Response(json.loads(queries.internal_findings(by=signed_in(request), job=job)))
         answer["Cache-Control"] = "no-store"
         return answer
 
@@ -154,6 +157,6 @@ class Log(APIView):
     @extend_schema(responses=shapes.LogSerializer)
     def get(self, request: Request, pk: int) -> Response:
         job = get_object_or_404(Job.objects.all(), pk=pk)
-        answer = Response({"log": queries.read_log(by=request.user, job=job)})
+        answer = Response({"log": queries.read_log(by=signed_in(request), job=job)})
         answer["Cache-Control"] = "no-store"
         return answer

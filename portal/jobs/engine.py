@@ -126,7 +126,9 @@ def _put_off(job: Job, opened: JobStep, lease: Lease, *, counts: bool) -> None:
         lease.check()
         now = timezone.now()
         JobStep.objects.filter(pk=opened.pk, ended_at=None).update(ended_at=now, result="retry")
-        changes = {"retry_at": now + timedelta(seconds=RETRY_SECONDS if counts else 2)}
+        changes: dict[str, Any] = {
+            "retry_at": now + timedelta(seconds=RETRY_SECONDS if counts else 2)
+        }
         if not counts:
             changes["attempts"] = F("attempts") - 1
         Job.objects.filter(pk=job.pk, state=opened.state).update(**changes)

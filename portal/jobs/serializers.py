@@ -23,7 +23,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
 
     submitter = PersonBriefly()
     advice = serializers.SerializerMethodField()
-    jobs = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+    jobs: Any = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
 
     class Meta:
         model = Submission
@@ -122,7 +122,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     seconds = serializers.SerializerMethodField()
     fault = serializers.SerializerMethodField()
     verdict = serializers.SerializerMethodField()
-    releases = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
+    releases: Any = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
     actions = serializers.SerializerMethodField()
     artefacts = serializers.SerializerMethodField()
     operator = serializers.SerializerMethodField()
@@ -200,7 +200,8 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         return list(queries.actions_for(job, self._viewer()))
 
     def get_artefacts(self, job: Job) -> list[dict[str, Any]]:
-        rows = list(job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes"))
+        kept = job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes")
+        rows: list[dict[str, Any]] = [dict(row) for row in kept]
         if not queries.may_see_figures(job, self._viewer()):
             for row in rows:
                 row["bytes"] = None

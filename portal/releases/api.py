@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from portal.access.api import attachment
 from portal.access.serializers import ReasonInput, VoteInput
 from portal.accounts.api import fields_of
+from portal.accounts.permissions import signed_in
 from portal.jobs.models import Job
 from portal.releases import actions, downloads, queries
 from portal.releases import serializers as shapes
@@ -31,7 +32,7 @@ def _any(pk: int) -> Release:
 
 
 def _answer(request: Request, pk: int, status: int = 200) -> Response:
-    row = get_object_or_404(queries.releases_visible_to(request.user), pk=pk)
+    row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
     context = {"request": request}
     return Response(shapes.ReleaseSerializer(row, context=context).data, status=status)
 
@@ -42,7 +43,7 @@ class Releases(ListAPIView[Release]):
     serializer_class = shapes.ReleaseBriefly
 
     def get_queryset(self) -> QuerySet[Release]:
-        rows = queries.releases_visible_to(self.request.user)
+        rows = queries.releases_visible_to(signed_in(self.request))
         given = self.request.query_params
         if given.get("state"):
             rows = rows.filter(state=given["state"])
@@ -57,7 +58,7 @@ class Releases(ListAPIView[Release]):
             Job.objects.select_related("grant__version__dataset"), pk=given["job"]
         )
         release = actions.propose(
-            by=request.user, job=job, note=given["note"], conflict=given["conflict_declared"]
+            by=signed_in(request), job=job, note=given["note"], conflict=given["conflict_declared"]
         )
         return _answer(request, release.pk, 201)
 
@@ -77,7 +78,7 @@ class ProposeAgain(APIView):
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(shapes.AgainInput, request)
         actions.propose_again(
-            by=request.user,
+            by=signed_in(request),
             release=_any(pk),
             note=given["note"],
             conflict=given["conflict_declared"],
@@ -91,7 +92,7 @@ class Votes(APIView):
     @extend_schema(request=VoteInput, responses={201: shapes.ReleaseSerializer})
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(VoteInput, request)
-        actions.cast_vote(by=request.user, release=_any(pk), **given)
+        actions.cast_vote(by=signed_in(request), release=_any(pk), **given)
         return _answer(request, pk, 201)
 
 
@@ -101,7 +102,7 @@ class Recuse(APIView):
     @extend_schema(request=ReasonInput, responses=shapes.ReleaseSerializer)
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(ReasonInput, request)
-        actions.recuse(by=request.user, release=_any(pk), reason=given["reason"])
+        actions.recuse(by=signed_in(request), release=_any(pk), reason=given["reason"])
         return _answer(request, pk)
 
 
@@ -110,7 +111,7 @@ class Withdraw(APIView):
 
     @extend_schema(request=None, responses=shapes.ReleaseSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        actions.withdraw(by=request.user, release=_any(pk))
+        actions.withdraw(by=signed_in(request), release=_any(pk))
         return _answer(request, pk)
 
 
@@ -120,7 +121,7 @@ class Revoke(APIView):
     @extend_schema(request=ReasonInput, responses=shapes.ReleaseSerializer)
     def post(self, request: Request, pk: int) -> Response:
         given = fields_of(ReasonInput, request)
-        actions.revoke(by=request.user, release=_any(pk), reason=given["reason"])
+        actions.revoke(by=signed_in(request), release=_any(pk), reason=given["reason"])
         return _answer(request, pk)
 
 
@@ -129,7 +130,7 @@ class BundleFacts(APIView):
 
     @extend_schema(responses=shapes.BundleSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        row = get_object_or_404(queries.releases_visible_to(request.user), pk=pk)
+        row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
         return Response(shapes.bundle_facts(row))
 
 
@@ -138,7 +139,7 @@ class Link(APIView):
 
     @extend_schema(request=None, responses={201: shapes.LinkSerializer})
     def post(self, request: Request, pk: int) -> Response:
-        link, token = downloads.create_link(by=request.user, release=_any(pk))
+        link, token = downloads.create_link(by=signed_in(request), release=_any(pk))
         body: dict[str, Any] = {
             "url": settings.BASE_URL + reverse("api-download", args=[token]),
             "token": token,
@@ -157,7 +158,7 @@ class Download(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, token: str) -> FileResponse:
         try:
-            release, stream = downloads.use_link(by=request.user, token=token)
+            release, stream = downloads.use_link(by=signed_in(request), token=token)
         except downloads.NoSuchLink:
             raise Http404 from None
         return attachment(stream, f"glovebox-release-{release.pk}.zip")
