@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from policies.errors import Denied, _
 from policies.review import Case, check_can_vote
@@ -143,6 +144,8 @@ def waiting_of(job: Job) -> tuple[str, dict[str, Any]]:
         return "", {}
     if job.stop_requested:
         return "stopping", {}
+    if job.waiting == "retry" and job.lease_until and job.lease_until > timezone.now():
+        return "", {}  # it is being tried now
     if job.waiting == "queue":
         return "queue", {"ahead": ahead_of(job).count()}
     return job.waiting, dict(job.waiting_facts)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
+from django.template.defaultfilters import filesizeformat
 from django.utils import formats
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from policies.quantities import format_bytes
 from portal.jobs import figures
 from portal.jobs.queries import inert as made_inert
 from portal.pages.states import word_of
@@ -37,8 +37,8 @@ def state_word(state: str) -> str:
 
 @register.filter
 def size(count: Any) -> str:
-    """Bytes as KiB, MiB."""
-    return format_bytes(int(count)) if count not in (None, "") else ""
+    """Bytes as people read them; nothing where there are none."""
+    return filesizeformat(int(count)) if count not in (None, "") else ""
 
 
 @register.filter
