@@ -57,10 +57,9 @@ def run(folder: Path) -> list[Ratio]:
                 raise RuntimeError(f"{name} left files out in a measured run")
             return files / float(answer["seconds"])
 
-        measured = in_turns({name: lambda n=name: rate(n) for name in tools}, REPETITIONS)  # type: ignore[misc]
+        by = in_turns({name: lambda n=name: rate(n) for name in tools}, REPETITIONS)  # type: ignore[misc]
     return [
-        Ratio(f"{ours} against {base}", "files/s", "higher", ours, measured[ours], base,
-              measured[base])  # fmt: skip
+        Ratio(f"{ours} against {base}", "files/s", "higher", ours, by[ours], base, by[base])
         for ours in OURS
         for base in BASES
     ]

@@ -22,13 +22,10 @@ def python() -> Path:
     wanted = "\n".join(PINNED)
     if interpreter.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return interpreter
-    made = [
-        [sys.executable, "-m", "venv", str(FOLDER)],
-        [str(interpreter), *"-m pip install -q --disable-pip-version-check --no-deps".split()],
-    ]
-    made[1] += PINNED
-    for command in made:
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+    pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--no-deps", *PINNED]
+    for command in ([sys.executable, "-m", "venv", str(FOLDER)], pip):
+        # What pip says goes where people read; stdout is the figures'.
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
             raise CannotRun("The tools to compare with could not be installed in .venv-peers.")
     stamp.write_text(wanted, encoding="utf-8")
     return interpreter

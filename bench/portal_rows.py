@@ -143,10 +143,10 @@ def make_job(applicant: Person, grant: Grant) -> Job:
             archive.writestr(path.name, path.read_bytes())
     packed.seek(0)
     job = actions.submit(by=applicant, grant=grant, stream=packed)
-    for path, kind in (("model.safetensors", "weights"), ("metrics.json", "metrics")):
+    for name, kind in (("model.safetensors", "weights"), ("metrics.json", "metrics")):
         kept = storage.keep(io.BytesIO(b"{}"), context=storage.artefact_context(job.pk))
         Artefact.objects.create(
-            job=job, path=path, kind=kind, bytes=kept.bytes, sha256=kept.sha256,
+            job=job, path=name, kind=kind, bytes=kept.bytes, sha256=kept.sha256,
             object_name=kept.object_name, wrapped_key=kept.wrapped_key,
         )  # fmt: skip
     inspection = Inspection.objects.create(
@@ -183,7 +183,7 @@ def copies(row: Model, count: int, **changes: Any) -> list[Any]:
     for number in range(count):
         own = {name: how(number) if callable(how) else how for name, how in changes.items()}
         made.append(kind(**{**plain, **own}))
-    return kind._default_manager.bulk_create(made, batch_size=200)  # type: ignore[attr-defined, no-any-return]
+    return kind._default_manager.bulk_create(made, batch_size=200)
 
 
 def _token(_number: int) -> str:

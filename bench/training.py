@@ -104,13 +104,13 @@ def run(folder: Path) -> list[Ratio]:
     same = all(learnt[name] == learnt["bare"] for name in runs)
     print(f"  {PATIENTS} patients, threads: {threads}; bare and sealed learnt "
           f"{'exactly the same' if same else 'NOT the same figures'}")  # fmt: skip
-    return [
-        Ratio(f"{name} against bare, {what}", "s", "lower", name, seconds[name], "bare",
-              seconds["bare"])  # fmt: skip
-        for what, seconds in (("wall clock", measured), ("processor", processor))
-        for name in runs
-        if name != "bare"
-    ]
+    rows = []
+    for what, by in (("wall clock", measured), ("processor", processor)):
+        for name in measured:
+            if name != "bare":
+                about = f"{name} against bare, {what}"
+                rows.append(Ratio(about, "s", "lower", name, by[name], "bare", by["bare"]))
+    return rows
 
 
 def _cpu_of_children() -> float:
