@@ -34,7 +34,7 @@ class FilterForm(forms.Form):
         label=_("What (or how it begins)"),
         required=False,
         max_length=80,
-        help_text="role., qa.sign",
+        widget=forms.TextInput(attrs={"placeholder": "role."}),
     )
     actor_id = forms.CharField(label=_("Who (number, or system)"), required=False, max_length=40)
     about_kind = forms.CharField(label=_("About a"), required=False, max_length=60)

@@ -111,7 +111,8 @@ class Browser:
 
     def wait(self, until: Callable[[webdriver.Chrome], Any], *, seconds: float = 30) -> Any:
         """Wait until something is true of the window; return it."""
-        return WebDriverWait(self.driver, seconds, poll_frequency=0.2).until(until)
+        replaced = (StaleElementReferenceException,)  # the page changes while it is looked at
+        return WebDriverWait(self.driver, seconds, 0.2, replaced).until(until)
 
     def labelled(self, label: str) -> WebElement:
         """Return the input of a label: as a screen reader finds it."""
@@ -281,5 +282,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     window = getattr(item, "funcargs", {}).get("browser")
-    if report.failed and isinstance(window, Browser):
+    if report.when == "call" and report.failed and isinstance(window, Browser):
         report.sections.append(("the page", f"{window.path}\n{window.text[:3000]}"))

@@ -29,8 +29,8 @@ def test_a_steward_offers_a_dataset_and_uploads_originals(portal: World, browser
     browser.press("Create the dataset")
     browser.press("Open the next version")
     assert browser.path == "/steward/uploaded/1/"
-    browser.find("#file").send_keys(str(portal.zip_of(patients=1)))
     browser.shot("originals", korean=True)
+    browser.find("#file").send_keys(str(portal.zip_of(patients=1)))
     browser.press("Upload", stays=True)
     browser.wait(lambda _: "Received:" in browser.text)
     browser.press("Start de-identification")

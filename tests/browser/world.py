@@ -59,7 +59,9 @@ class World:
     def offer(self, slug: str = "mammography", *, patients: int = 2) -> None:
         """Create a dataset, upload its originals, have them de-identified."""
         steward = self["steward"].portal
-        words = datasets.DATASETS["mammography"] | {"profile": "research"}
+        words = dict(datasets.DATASETS["mammography"])
+        if slug != "mammography":
+            words |= {"title": f"Phantoms, {slug}", "title_ko": f"팬텀, {slug}"}
         steward.post("datasets", slug=slug, **words)
         steward.post(f"datasets/{slug}/versions")
         steward.put_file(
@@ -74,6 +76,10 @@ class World:
         """Have an officer find everything clean and sign."""
         officer, path = self["officer"].portal, f"datasets/{slug}/versions/1"
         officer.post(f"{path}/examination")
+        until = time.monotonic() + 120
+        while not all(item["ready"] for item in officer.pages(f"{path}/examination")):
+            assert time.monotonic() < until, "the pictures were not drawn"
+            time.sleep(0.5)
         for item in officer.pages(f"{path}/examination"):
             officer.post(f"{path}/examination/{item['id']}/finding", finding="clean")
         officer.post(f"{path}/sign")

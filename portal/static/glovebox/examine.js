@@ -96,7 +96,7 @@ if (pair) {
     const [width, height] = [Number(pair.dataset.width), Number(pair.dataset.height)];
     for (const image of pair.querySelectorAll("img")) {
       const room = image.closest(".stage").clientWidth;
-      const scale = Math.min(room / width, (0.66 * window.innerHeight) / height);
+      const scale = Math.min(room / width, (0.58 * window.innerHeight) / height);
       image.style.width = actual.checked ? `${width}px` : `${Math.floor(width * scale)}px`;
     }
   };
