@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from django.conf import settings
+
 from policies.document import Policy
 from policies.errors import Invalid
 from portal.jobs.archive import Archive
@@ -52,7 +54,9 @@ def listing(
         by_file[str(one["file"])].append(one)
     found = []
     left = MOST_OF_ALL
-    with stream, tempfile.TemporaryFile() as plain:
+    # Where uploads lie as well: a confined web process may write nowhere else.
+    folder = settings.FILE_UPLOAD_TEMP_DIR
+    with stream, tempfile.TemporaryFile(dir=folder) as plain:
         shutil.copyfileobj(stream, plain, 1 << 20)
         plain.seek(0)
         archive = Archive(plain, policy)
