@@ -100,8 +100,6 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         "GLOVEBOX_HOME": str(folder / "data"),
         "GLOVEBOX_KEYS": str(folder / "keys"),
         "GLOVEBOX_URL": f"http://127.0.0.1:{port}",
-        # Everybody signs up within seconds and from one address.
-        "GLOVEBOX_SIGN_IN_RATE": "600/min",
         # A short show: more ticks, and the same budget of bits.
         "GLOVEBOX_TICK_SECONDS": "1",
     }

@@ -133,7 +133,7 @@ def _gather(scene: Scene, administrators: list[dict[str, Any]]) -> None:
 def ingest(scene: Scene) -> None:
     """Step 1."""
     steward = scene.person("steward").portal
-    with scene.narrator.step(1, "Ingest and de-identify", "/datasets/mine/") as tell:
+    with scene.narrator.step(1, "Ingest and de-identify", "/steward/") as tell:
         for slug in datasets.DATASETS:
             datasets.offer(steward, slug, scene.originals[slug])
         scene.sample = datasets.sample_at_home(steward, scene.work)

@@ -92,7 +92,7 @@ class ReviewItemSerializer(serializers.ModelSerializer[ReviewItem]):
         return bool(item.after_object or item.unseen)
 
 
-class FindingSerializer(serializers.Serializer[Any]):
+class OfficerFindingSerializer(serializers.Serializer[Any]):
     """The officer's word on one file."""
 
     finding = serializers.CharField(max_length=10)
@@ -215,9 +215,9 @@ class Picture(APIView):
 class Finding(APIView):
     """The officer's finding on one file."""
 
-    @extend_schema(request=FindingSerializer, responses=ReviewItemSerializer)
+    @extend_schema(request=OfficerFindingSerializer, responses=ReviewItemSerializer)
     def post(self, request: Request, slug: str, number: int, item: int) -> Response:
-        asked = FindingSerializer(data=request.data)
+        asked = OfficerFindingSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         found = find_item(request, slug, number, item)
         found = actions.record_finding(by=signed_in(request), item=found, **asked.validated_data)

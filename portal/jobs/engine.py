@@ -126,7 +126,7 @@ def _put_off(job: Job, opened: JobStep, lease: Lease, *, counts: bool) -> None:
         lease.check()
         now = timezone.now()
         JobStep.objects.filter(pk=opened.pk, ended_at=None).update(ended_at=now, result="retry")
-        changes: dict[str, Any] = {
+        changes: dict[str, object] = {
             "retry_at": now + timedelta(seconds=RETRY_SECONDS if counts else 2)
         }
         if not counts:
