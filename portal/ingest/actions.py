@@ -47,7 +47,9 @@ def take_in(
         raise Invalid(_("Send the originals as one zip file."), field="file", code="intake.zip")
     key = keys.new_key()
     name = blobs.object_name(key, "originals", version.pk)
-    stored = blobs.put(cast(BinaryIO, _After(head, stream)), key=key, name=name, limit=MAXIMUM_ORIGINALS)
+    stored = blobs.put(
+        cast(BinaryIO, _After(head, stream)), key=key, name=name, limit=MAXIMUM_ORIGINALS
+    )
     try:
         if announced is not None and stored.bytes != announced:
             raise Invalid(
