@@ -18,6 +18,10 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deid.profile import Profile
 
 # Cleans one file into another; raises where it will not.
 OneFile = Callable[[Path, Path], None]
@@ -54,7 +58,7 @@ def pydicom_alone() -> Folder:
 def dicognito() -> Folder:
     """dicognito as its command does it."""
     import pydicom
-    from dicognito.anonymizer import Anonymizer
+    from dicognito.anonymizer import Anonymizer  # type: ignore[import-not-found]
 
     anonymizer = Anonymizer()
 
@@ -68,7 +72,7 @@ def dicognito() -> Folder:
 
 def dicom_anonymizer() -> Folder:
     """dicom-anonymizer with its default rules, private elements removed."""
-    from dicomanonymizer import anonymize_dicom_file
+    from dicomanonymizer import anonymize_dicom_file  # type: ignore[import-not-found]
 
     def clean(source: Path, target: Path) -> None:
         anonymize_dicom_file(str(source), str(target))
@@ -76,7 +80,7 @@ def dicom_anonymizer() -> Folder:
     return each(clean)
 
 
-def _profile() -> object:
+def _profile() -> Profile:
     """Our default profile without what looks at pixels: headers only, as the others do."""
     from deid import profile
 

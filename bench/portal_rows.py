@@ -58,7 +58,7 @@ TICKS = 20
 JOBS_A_GRANT = 20
 # Of a hundred jobs; the rest has finished.
 STATES = {"failed": 15, "stopped": 5, "refused": 5, "queued": 3, "running": 2}
-# Of ten jobs that finished one has a release; of these one in ten is still reviewed.
+# Every third job that finished has a release; one in ten of these is still reviewed.
 RELEASE_EVERY, IN_REVIEW_EVERY = 3, 10
 
 
@@ -107,6 +107,7 @@ def make_grant(people: dict[str, Person]) -> Grant:
     from portal.catalog.models import Dataset, DatasetVersion
 
     steward, applicant = people["steward"], people["applicant"]
+    assert steward.unit is not None
     dataset = Dataset.objects.create(
         slug="mammography", kind="mammography", title="Mammography", description="Four views.",
         steward=steward, unit=steward.unit,
@@ -255,7 +256,6 @@ def multiply(job: Job, release: Release, total: int) -> None:
         if row.state == "in_review":
             row.bound_to = digest_of(row)
             row.save(update_fields=["bound_to"])
-    # The pages measured are those of the first rows: full lists behind them, the same on each.
     assert Job.objects.count() == total
     assert Release.objects.count() == len(releases) + 1
     assert AccessRequest.objects.count() == len(requests) + len(waiting) + 1

@@ -83,7 +83,7 @@ def in_turns(
         raise ValueError("at least one repetition is needed")
     measured: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(warm + repetitions):
-        names = list(runs) if number % 2 == 0 else list(reversed(runs))
+        names = list(runs) if number % 2 == 0 else list(runs)[::-1]
         for name in names:
             value = runs[name]()
             if number >= warm:
