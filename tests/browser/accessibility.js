@@ -48,5 +48,8 @@ while (walker.nextNode()) {
   const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
   if (ratio < (large ? 3 : 4.5)) faults.push(`contrast ${ratio.toFixed(2)}: ${name(e)}`);
 }
-if (document.documentElement.scrollWidth > window.innerWidth + 1) faults.push(`wider than the window: ${document.documentElement.scrollWidth}`);
+const width = arguments[0];
+for (const e of document.querySelectorAll("main *"))
+  if (shown(e) && !e.parentElement.closest(".scroll, .stage, .log, svg") && e.getBoundingClientRect().right > width + 1)
+    faults.push(`beyond ${width}: ${name(e)} ${e.className}`);
 return faults;

@@ -30,6 +30,8 @@ from demo.people import Person, one_time_code
 from tests.browser.world import World, world
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+LOADED = "return document.readyState === 'complete'"
+ACCESSIBILITY = (Path(__file__).parent / "accessibility.js").read_text()
 DESKTOP, PHONE = (1280, 900), (390, 844)
 FLAGS = (
     "--headless",
@@ -139,6 +141,7 @@ class Browser:
         element.click()
         if leads_on:
             self.wait(staleness_of(here), seconds=60)
+            self.wait(lambda window: window.execute_script(LOADED), seconds=60)
 
     def _saying(self, words: str) -> WebElement | None:
         """Return what says exactly these words, or begins with them; None while there is none."""
@@ -229,8 +232,13 @@ class Browser:
     def _keep(self, name: str) -> None:
         self.driver.execute_script("document.activeElement?.blur()")
         with Image.open(io.BytesIO(self.driver.get_screenshot_as_png())) as image:
-            few = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+            few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
             few.save(self.pictures / f"{name}.png", optimize=True)
+
+    def faults(self, width: int = DESKTOP[0]) -> list[str]:
+        """Return what would hinder a screen reader, a keyboard or weak eyes on this page."""
+        found: list[str] = self.driver.execute_script(ACCESSIBILITY, width)
+        return found
 
     def complaints(self) -> list[str]:
         """Return what Chromium's console complains of: scripts that failed, what CSP stopped.

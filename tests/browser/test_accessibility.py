@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.browser.conftest import Browser
 from tests.browser.world import World
 
-LOOK = (Path(__file__).parent / "accessibility.js").read_text()
 PAGES = {
     "": "/ /datasets/ /datasets/mammography/ /accounts/login/ /accounts/signup/ /keys/ "
     "/accounts/password/reset/ /audit/checkpoints/ /no/such/page/",
@@ -38,7 +35,7 @@ def test_pages_can_be_read_and_used_by_everybody(
                 browser.size(width, height)
                 for dark in (False, True):
                     browser.dark(dark)
-                    faults = browser.driver.execute_script(LOOK)
+                    faults = browser.faults(width)
                     if faults:
                         found[path, language, width, dark] = faults
     browser.dark(False)

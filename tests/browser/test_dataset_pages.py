@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from tests.browser.conftest import Browser
+from tests.browser.conftest import DESKTOP, PHONE, Browser
 from tests.browser.world import World
 
 
@@ -81,6 +81,10 @@ def test_an_officer_examines_by_keyboard_and_mouse(portal: World, browser: Brows
     browser.press("Begin")
     browser.wait(lambda _: all(picture.get_property("naturalWidth") for picture in pictures()))
     browser.shot("examination-item", korean=True, dark=True)
+
+    browser.size(*PHONE)
+    assert browser.faults(PHONE[0]) == []
+    browser.size(*DESKTOP)
 
     # A box is drawn with the mouse, taken out again, typed, and counts as missed.
     sheet = browser.all(".sheet")[1]
