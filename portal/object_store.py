@@ -62,7 +62,9 @@ def _draft() -> Iterator[tuple[Path, BinaryIO]]:
     draft = drafts / secrets.token_hex(16)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as stream:
+        # Buffered, because a bare write to a disk with little room left takes a part and says so
+        # only in its return value.
+        with os.fdopen(descriptor, "wb") as stream:
             yield draft, stream
     finally:
         draft.unlink(missing_ok=True)
@@ -73,6 +75,7 @@ def writer(name: str) -> Iterator[BinaryIO]:
     """Yield a stream; what was written appears under ``name``, whole, when the block ends well."""
     with _draft() as (draft, stream):
         yield stream
+        stream.flush()
         os.fsync(stream.fileno())
         if endpoint():
             with _reaching():

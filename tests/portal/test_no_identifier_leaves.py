@@ -45,7 +45,7 @@ from synthetic.mammography import write_phantoms
 from synthetic.photos import write_photos
 from synthetic.planted import Planted
 from synthetic.search import Search
-from tests.portal.cast import Cast
+from tests.portal.cast import Cast, build
 from tests.portal.ingest.flow import Crew, contents, crew, object_bytes, tree, work, zipped
 from tests.portal.jobs.material import training
 from tests.portal.layers import layers
@@ -132,9 +132,14 @@ def test_photographs(
 
 @pytest.mark.slow
 def test_many_phantoms_and_a_release_trained_on_them(
-    cast: Cast, tmp_path: Path, tidy: list[Path], logged: Any
+    make_person: Callable[..., Person],
+    make_unit: Callable[..., Any],
+    tmp_path: Path,
+    tidy: list[Path],
+    logged: Any,
 ) -> None:
     hospital = phantoms(tmp_path, patients=120)
+    cast = build(make_person, make_unit)
     DatasetVersion.objects.update(state="draft")
     cast.version.refresh_from_db()
     people = Crew(cast.steward, cast.officer, cast.version)
