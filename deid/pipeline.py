@@ -93,6 +93,9 @@ class _Run:
         journal = report.Journal(self.report_path, kept.values())
         try:
             self._inputs(sources, workers, done, kept, journal, progress)
+            for folder in (self.dst, self.quarantine):
+                if folder is not None:
+                    output.settle(folder)
             summary = self._closed(former, journal)
         finally:
             journal.close()
