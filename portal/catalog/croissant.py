@@ -35,7 +35,7 @@ CONTEXT = {
 FORMATS = {
     "dicom": ("application/dicom", "**/*.dcm"),
     "mammography": ("application/dicom", "**/*.dcm"),
-    "photos": ("image/png", "**/*.png"),
+    "photos": ("image/jpeg", "**/*.jpg"),
 }
 COLUMNS = {"file": "sc:Text", "subject": "sc:Text", "label": "sc:Text", "split": "sc:Text"}
 
@@ -67,6 +67,7 @@ def document(version: DatasetVersion, *, url: str) -> dict[str, Any]:
                 "@id": "labels.csv",
                 "name": "labels.csv",
                 "containedIn": {"@id": "sample.zip"},
+                "contentUrl": f"{dataset.slug}/labels.csv",
                 "encodingFormat": "text/csv",
             },
             {
