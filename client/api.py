@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
@@ -105,14 +106,15 @@ class Portal:
         return answer.json()
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
-        """Give every row of a list, page by page."""
-        offset = 0
+        """Give every row of a list, page by page, as each page says where the next begins."""
+        page = self.get(path, limit=200, **query)
         while True:
-            page = self.get(path, limit=200, offset=offset, **query)
             yield from page["results"]
-            offset += len(page["results"])
             if not page["next"] or not page["results"]:
                 return
+            # Only what is asked, never where: the token goes to this portal and no other.
+            asked = dict(parse_qsl(urlsplit(page["next"]).query))
+            page = self.get(path, **asked)
 
     def download(self, path: str, target: Path) -> str:
         """Save an answer's body and return its SHA-256; a half download leaves no file."""

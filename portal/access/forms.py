@@ -162,10 +162,10 @@ def _field(spec: RequestField, policy: Policy) -> forms.Field:
     if spec.kind == "document":
         widget = forms.FileInput(attrs={"accept": ".pdf,.png,.jpg,.jpeg"})
         return forms.FileField(widget=widget, **common)
-    most = {"maxlength": spec.most}
+    attributes = {"maxlength": spec.most}
     if spec.kind == "line":
-        return forms.CharField(widget=forms.TextInput(attrs=most), **common)
-    return forms.CharField(widget=forms.Textarea(attrs={**most, "rows": 4}), **common)
+        return forms.CharField(widget=forms.TextInput(attrs=attributes), **common)
+    return forms.CharField(widget=forms.Textarea(attrs={**attributes, "rows": 4}), **common)
 
 
 def initial_of(row: AccessRequest) -> dict[str, Any]:

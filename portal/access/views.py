@@ -29,7 +29,7 @@ from portal.access.forms import (
 from portal.access.models import AccessRequest, Grant
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
-from portal.catalog.queries import public_datasets, published
+from portal.catalog.queries import policy_of, public_datasets, published
 from portal.errors import sentence
 from portal.pages.buttons import done, pressed
 from portal.pages.reader import reader
@@ -74,7 +74,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST":
         row = actions.create_request(by=person, version=published(slug), fields={})
         return redirect("request-edit", row.pk)
-    policy = queries.policy_of(dataset)
+    policy = policy_of(dataset)
     mine = AccessRequest.objects.filter(applicant=person, version__dataset=dataset)
     context = {
         "dataset": dataset,

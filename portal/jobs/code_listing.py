@@ -52,7 +52,7 @@ def listing(
     by_file: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for one in advice or ():
         by_file[str(one["file"])].append(one)
-    found = []
+    found: list[CodeFile] = []
     left = MOST_OF_ALL
     # Where uploads lie as well: a confined web process may write nowhere else.
     folder = settings.FILE_UPLOAD_TEMP_DIR
@@ -60,11 +60,15 @@ def listing(
         shutil.copyfileobj(stream, plain, 1 << 20)
         plain.seek(0)
         archive = Archive(plain, policy)
-        for name, size in sorted(archive.sizes, key=lambda row: (row[0] not in FIRST, row[0])):
-            one = _read(archive, name, size, by_file[name], min(left, MOST_OF_A_FILE))
-            left -= sum(len(line.text) for line in one.lines)
-            found.append(one)
+        for name, size in sorted(archive.sizes, key=_manifest_first):
+            file = _read(archive, name, size, by_file[name], min(left, MOST_OF_A_FILE))
+            left -= sum(len(line.text) for line in file.lines)
+            found.append(file)
     return found
+
+
+def _manifest_first(row: tuple[str, int]) -> tuple[bool, str]:
+    return row[0] not in FIRST, row[0]
 
 
 def _read(

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from portal.access.models import Grant
 
 
-class GrantChoice(forms.ModelChoiceField):
+class GrantChoice(forms.ModelChoiceField):  # type: ignore[type-arg] # not generic when run
     """A grant as its analysts know it: dataset, version, end."""
 
     def label_from_instance(self, obj: Any) -> str:

@@ -18,6 +18,7 @@ from policies.workflow import RELEASE
 from portal.access.forms import RecuseForm
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
+from portal.catalog.queries import policy_of
 from portal.errors import sentence
 from portal.jobs import queries as jobs
 from portal.jobs.models import Job
@@ -98,7 +99,7 @@ def new(request: HttpRequest, job: int) -> HttpResponse:
 
 
 def _gives_weights(job: Job) -> bool:
-    return can_get(job.grant.purpose, "weights", queries.policy_of(job.version.dataset))
+    return can_get(job.grant.purpose, "weights", policy_of(job.version.dataset))
 
 
 @require_safe
