@@ -17,9 +17,8 @@ from portal.accounts.models import Person
 from portal.pages.forms import tried
 from portal.pages.reader import reader
 
-
 # Both forms of the page have a name.
-TOKEN_IDS = "token_%s"
+SECOND_IDS = "new-%s"
 
 
 def _page(
@@ -35,7 +34,7 @@ def _page(
         "person": person,
         "details": details
         or DetailsForm(initial={"name": person.name, "language": person.language}),
-        "token_form": tokens or TokenForm(auto_id=TOKEN_IDS),
+        "token_form": tokens or TokenForm(auto_id=SECOND_IDS),
         "tokens": queries.tokens_of(person),
         "secret": secret,
         "assignments": queries.assignments_visible_to(person).filter(person=person, ended_at=None),
@@ -72,7 +71,7 @@ def me(request: HttpRequest) -> HttpResponse:
 def make_token(request: HttpRequest) -> HttpResponse:
     """Make a token and show its secret, this once."""
     person = reader(request)
-    form = TokenForm(request.POST, auto_id=TOKEN_IDS)
+    form = TokenForm(request.POST, auto_id=SECOND_IDS)
     secret = ""
     if form.is_valid():
         made = tried(

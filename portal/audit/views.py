@@ -24,7 +24,7 @@ from portal.pages.reader import reader
 
 EVENTS_A_PAGE = 100
 CHECKPOINTS_SHOWN = 100
-USES = ("release", "audit")
+USES: tuple[keys.Signer, ...] = ("release", "audit")
 
 
 class FilterForm(forms.Form):
@@ -145,7 +145,8 @@ def public_keys(request: HttpRequest) -> HttpResponse:
 @require_safe
 def public_key(request: HttpRequest, use: str, key_id: str) -> HttpResponse:
     """Give one public key as a PEM file."""
-    key = keys.public_keys(use).get(key_id) if use in USES else None
+    found = (keys.public_keys(one).get(key_id) for one in USES if one == use)
+    key = next(found, None)
     if key is None:
         raise Http404
     return HttpResponse(

@@ -156,10 +156,11 @@ def _onwards(items: QuerySet[ReviewItem], shown: ReviewItem) -> HttpResponse:
     """Go to the next file that was not looked at, or back to the round when there is none."""
     waiting = items.filter(finding="").exclude(pk=shown.pk)
     following = waiting.filter(position__gt=shown.position).first() or waiting.first()
-    place = {"slug": shown.version.dataset.slug, "number": shown.version.number}
+    slug, number = shown.version.dataset.slug, shown.version.number
     if following is None:
-        return redirect("examination", **place)
-    return redirect("examination-item", **place, position=following.position)
+        return redirect("examination", slug=slug, number=number)
+    position = following.position
+    return redirect("examination-item", slug=slug, number=number, position=position)
 
 
 def _item_page(
