@@ -22,6 +22,8 @@ LEVELS: Mapping[str, str] = {
     "patient": gettext_noop("by patient"),
     "image": gettext_noop("by image"),
 }
+# Kinds of artefacts, as pages say them.
+KINDS = (gettext_noop("weights"), gettext_noop("metrics"), gettext_noop("config"))
 WIDTH, HEIGHT, EDGE = 180, 22, 6
 
 

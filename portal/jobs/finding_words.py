@@ -63,6 +63,7 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("The metrics can say more than the policy's ordinary amount."),
     gettext_noop("The job wrote metrics that its manifest does not declare; they were left out."),
     gettext_noop("Numbers that were not finite or outside the declared range were left out."),
+    gettext_noop("What the metrics can say."),
     gettext_noop("Small counts were suppressed."),
     gettext_noop("The job did not write this metric."),
     gettext_noop("The configuration is not the one of the manifest."),
