@@ -7,6 +7,7 @@ on its standard input.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from portal.blobs import DiskFull
 from portal.tasking import TryAgain
 from sandbox_runner.backends import choose
 from sandbox_runner.spec import GiB, Limits, Mount, SandboxSpec
+
+words = logging.getLogger("glovebox.ingest")
 
 WORKERS = 2
 LIMITS = Limits(
@@ -102,6 +105,9 @@ def run(job: Job, *, log: Path, cancel: threading.Event | None = None) -> None:
             code="deid.limit",
             reason=result.reason,
         )
+    words.error(
+        "%s ended: %s, %s, exit code %s", job.name, result.state, result.reason, result.exit_code
+    )
     raise ProgramFailed(f"{job.module} ended with {result.state} {result.reason}")
 
 
@@ -121,6 +127,7 @@ def summary(log: Path) -> Mapping[str, Any]:
                 found: Mapping[str, Any] = document
                 return found
             break
+    words.error("a program ended without its summary")
     raise ProgramFailed("the program ended without its summary")
 
 

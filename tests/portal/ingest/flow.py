@@ -46,6 +46,7 @@ def crew(make_person: Callable[..., Person], slug: str = "photos", kind: str = "
 
 def work(name: str, version: DatasetVersion) -> DatasetVersion:
     """Run one background task as a worker runs it: errors end in the row, not here."""
+    app.loader.import_default_modules()
     app.tasks[name](version.pk)
     version.refresh_from_db()
     return version
