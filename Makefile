@@ -7,7 +7,7 @@ demo: run-env
 	$(PY) -m glovebox_cli demo $(ARGS)
 
 test: dev-env
-	$(PY) -m pytest -q -m "not slow and not cluster" $(ARGS)
+	$(PY) -m pytest -q -m "not slow and not cluster" -n 2 --dist loadfile $(ARGS)
 
 verify: dev-env
 	$(PY) -m pytest -q $(ARGS)
