@@ -49,6 +49,8 @@ while (walker.nextNode()) {
   if (ratio < (large ? 3 : 4.5)) faults.push(`contrast ${ratio.toFixed(2)}: ${name(e)}`);
 }
 const width = arguments[0];
+if (document.documentElement.scrollWidth > width + 1)
+  faults.push(`the page is ${document.documentElement.scrollWidth} wide, the window ${width}`);
 for (const e of document.querySelectorAll("main *"))
   if (shown(e) && !e.parentElement.closest(".scroll, .stage, .log, svg") && e.getBoundingClientRect().right > width + 1)
     faults.push(`beyond ${width}: ${name(e)} ${e.className}`);
