@@ -282,6 +282,15 @@ def test_a_double_click_on_start_and_on_sign_does_it_once(people: Crew) -> None:
         actions.record_finding(by=people.officer, item=items[0], finding="clean")
 
 
+def test_a_double_click_on_starting_the_cleaning_does_it_once(people: Crew) -> None:
+    upload(people)
+    one, two = (DatasetVersion.objects.get(pk=people.version.pk) for _click in range(2))
+    actions.start(by=people.steward, version=one)
+    with pytest.raises(Conflict):
+        actions.start(by=people.steward, version=two)
+    assert Event.objects.filter(action="version.ingest").count() == 1
+
+
 def test_nobody_judges_a_file_whose_pictures_are_not_there_yet(people: Crew) -> None:
     [item] = in_qa(people, files=1, ready=False)
     with pytest.raises(Conflict, match="not ready"):
