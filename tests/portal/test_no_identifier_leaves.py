@@ -51,7 +51,7 @@ from tests.portal.jobs.material import training
 from tests.portal.layers import layers
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.sandbox,
 ]
 

@@ -150,7 +150,7 @@ def at_once(*calls) -> list[UserError | None]:
     return errors
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_the_last_two_votes_at_one_instant_decide_once(cast: Cast) -> None:
     assert connection.vendor != "sqlite" or not connection.is_in_memory_db()
     request = cast.submitted()
@@ -169,7 +169,7 @@ def test_the_last_two_votes_at_one_instant_decide_once(cast: Cast) -> None:
     assert Event.objects.filter(action="request.approve").count() == 1
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_a_double_click_votes_once(cast: Cast) -> None:
     request = cast.submitted()
     member, bound_to = cast.committee[0], request.bound_to
@@ -182,7 +182,7 @@ def test_a_double_click_votes_once(cast: Cast) -> None:
     assert RequestVote.objects.count() == 1
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_submitting_and_withdrawing_at_once_has_one_outcome(cast: Cast) -> None:
     request = cast.draft()
     at_once(

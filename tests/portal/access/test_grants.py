@@ -28,7 +28,7 @@ def test_the_grant_begins_with_the_signature(cast: Cast) -> None:
     queries.check_usable(grant, cast.analyst)
 
 
-def test_the_shipped_agreement_has_both_languages() -> None:
+def test_the_shipped_agreement_has_both_languages(cast: Cast) -> None:
     agreement = queries.current_agreement()
     assert agreement.number == 1
     assert "No data leave" in agreement.text_en

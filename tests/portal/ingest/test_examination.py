@@ -32,7 +32,7 @@ from tests.portal.ingest.flow import (
     work,
 )
 
-database = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+database = pytest.mark.django_db(transaction=True)
 
 
 def pixels(data: bytes) -> np.ndarray:

@@ -20,7 +20,7 @@ from portal.ingest.pipeline import count_members
 from sandbox_runner.regular_files import NotRegular
 from tests.portal.ingest.flow import Crew, contents, drawing, work, zipped
 
-database = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+database = pytest.mark.django_db(transaction=True)
 
 
 def started(people: Crew) -> DatasetVersion:

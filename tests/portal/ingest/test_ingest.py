@@ -34,7 +34,7 @@ from tests.portal.ingest.flow import (
 )
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.sandbox,
 ]
 

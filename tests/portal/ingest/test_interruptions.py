@@ -34,7 +34,7 @@ from tests.portal.ingest.flow import (
     zipped,
 )
 
-database = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+database = pytest.mark.django_db(transaction=True)
 
 # A worker of its own that kills itself, as hard as can be, at the given call of a function.
 WORKER = """

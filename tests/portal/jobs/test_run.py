@@ -13,7 +13,7 @@ from tests.portal.cast import Cast
 from tests.portal.jobs.material import files, fill, submitted, training
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.sandbox,
 ]
 

@@ -25,7 +25,7 @@ from tests.portal.cast import Cast
 from tests.portal.jobs.material import SLEEPS, submitted
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True, serialized_rollback=True),
+    pytest.mark.django_db(transaction=True),
     pytest.mark.sandbox,
 ]
 

@@ -232,7 +232,7 @@ def test_who_cancels_and_what_it_is_called(cast: Cast) -> None:
             actions.cancel(by=person, job=job)
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_a_double_click_is_one_job(cast: Cast) -> None:
     grant = cast.granted()
     data = submission().getvalue()

@@ -210,7 +210,7 @@ def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch)
     assert release.state == "released"
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_one_link_used_twice_at_once_gives_one_download(cast: Cast) -> None:
     release = released(cast)
     _link, token = downloads.create_link(by=cast.analyst, release=release)

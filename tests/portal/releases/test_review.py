@@ -281,7 +281,7 @@ def test_without_its_audit_event_nothing_is_written(cast: Cast, monkeypatch, wha
     assert rows() == before
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_two_reviewers_at_one_instant_decide_once(cast: Cast) -> None:
     release = actions.propose(by=cast.applicant, job=finished_job(cast))
     bound_to = queries.digest_of(release)
@@ -297,7 +297,7 @@ def test_two_reviewers_at_one_instant_decide_once(cast: Cast) -> None:
     assert Event.objects.filter(action="release.approve").count() == 1
 
 
-@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.django_db(transaction=True)
 def test_a_double_click_proposes_once(cast: Cast) -> None:
     job = finished_job(cast)
 
