@@ -272,6 +272,5 @@ def run_download(args: argparse.Namespace) -> int:
         target.unlink()
         raise Invalid(_("What arrived is not the signed bundle; it was removed. Try again."))
     document = {"file": str(target), "sha256": digest}
-    return _show(
-        args, document, [f"{target}: {digest}", f"Check it: glovebox verify {target} --key release.pem"]
-    )
+    hint = f"Check it: glovebox verify {target} --key release.pem"
+    return _show(args, document, [f"{target}: {digest}", hint])
