@@ -148,7 +148,7 @@ def copy_hashed(source: int, target: Path, limit: int, *, mode: int = 0o600) -> 
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(target, flags, mode)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as copy:
+        with os.fdopen(descriptor, "wb") as copy:
             while data := os.read(source, CHUNK):
                 written += len(data)
                 if written > limit:

@@ -242,7 +242,10 @@ def _without_sealed(content: bytes, files: set[str], subjects: set[str]) -> byte
     try:
         for row in reader:
             split = row.get("split")
-            named = row.get("file") in files or (not split and row.get("subject") in subjects)
+            # Tables name their subject in columns of many names (recvid in a clinical table): a
+            # sealed pseudonym or file anywhere in the row takes the row with it.
+            values = {value for value in row.values() if isinstance(value, str)}
+            named = row.get("file") in files or (not split and bool(values & (subjects | files)))
             if not named and not is_sealed(split or ""):
                 writer.writerow(row)
     except csv.Error as error:

@@ -159,4 +159,3 @@ def organisations(request: HttpRequest) -> HttpResponse:
         "organisation_form": organisation,
     }
     return render(request, "accounts/organisations.html", context, status=400 if wrong else 200)
-

@@ -37,9 +37,7 @@ LOOKED_FOR: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         gettext_noop("The network's answers"),
-        gettext_noop(
-            "Measured as an oracle on the sealed split; the same when asked again."
-        ),
+        gettext_noop("Measured as an oracle on the sealed split; the same when asked again."),
         ("network.", "evaluation."),
     ),
 )

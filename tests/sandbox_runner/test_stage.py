@@ -46,6 +46,16 @@ def test_nothing_of_the_sealed_split_is_staged(dataset: Path, tmp_path: Path) ->
         assert "s2" not in text
 
 
+def test_a_clinical_table_that_names_its_subject_otherwise_loses_sealed_rows(
+    dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / "clinical.csv").write_text("grp,recvid,left1\n1,s1,2\n2,s2,5\n", encoding="utf-8")
+
+    target = stage(manifest_of(dataset, "mini", "1"), open_in(dataset), tmp_path / "in" / "mini")
+
+    assert (target / "clinical.csv").read_text(encoding="utf-8") == "grp,recvid,left1\n1,s1,2\n"
+
+
 def test_a_file_without_a_split_goes_with_its_sealed_subject(dataset: Path, tmp_path: Path) -> None:
     manifest = manifest_of(dataset, "mini", "1")
     owned = tuple(
