@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -95,7 +95,7 @@ def _check_grant(request: HttpRequest, person: Person) -> None:
         grant = Grant.objects.select_related("version__dataset").filter(pk=int(number[:18])).first()
         upload = request.FILES.get("archive")
         if grant is not None and upload is not None:
-            actions.submit(by=person, grant=grant, stream=upload.file)
+            actions.submit(by=person, grant=grant, stream=cast(BinaryIO, upload.file))
 
 
 def _refused(
