@@ -7,7 +7,9 @@ demo: run-env
 	$(PY) -m glovebox_cli demo $(ARGS)
 
 test: dev-env
-	$(PY) -m pytest -q -m "not slow and not cluster" -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -q -m "not slow and not cluster and not browser" -n 2 --dist loadfile $(ARGS)
+	# Browsers wait for real processes: they get the machine to themselves.
+	$(PY) -m pytest -q -m "browser and not slow" tests/browser
 
 verify: dev-env
 	$(PY) -m pytest -q $(ARGS)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -114,7 +114,17 @@ class Browser:
     def wait(self, until: Callable[[webdriver.Chrome], Any], *, seconds: float = 30) -> Any:
         """Wait until something is true of the window; return it."""
         replaced = (StaleElementReferenceException,)  # the page changes while it is looked at
-        return WebDriverWait(self.driver, seconds, 0.2, replaced).until(until)
+
+        def patiently(window: webdriver.Chrome) -> Any:
+            try:
+                return until(window)
+            except WebDriverException as error:
+                # The driver's other word for a page that is being replaced at this very moment.
+                if "does not belong to the document" in str(error.msg):
+                    return False
+                raise
+
+        return WebDriverWait(self.driver, seconds, 0.2, replaced).until(patiently)
 
     def labelled(self, label: str) -> WebElement:
         """Return the input of a label: as a screen reader finds it."""
