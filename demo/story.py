@@ -273,9 +273,12 @@ def release(scene: Scene) -> None:
         key = scene.work / "release.pem"
         key.write_text(_release_key(scene))
         models.command("verify", bundle, "--key", key)
-        figures = models.check_weights(bundle, scene.work / "mammography", scene.work)
+        unlettered = originals.without_text(
+            scene.originals["mammography"], scene.work / "mammography", scene.work / "unlettered"
+        )
+        figures = models.check_weights(bundle, unlettered, scene.work)
         released = scene.report["official"]["image"]["auc"]
-        # This check stands on the phantoms as drawn, with their burned-in text still there.
+        # Masks differ by some pixels from what is painted here, so the figures do a little too.
         if released is None or abs(figures["auc"] - released["value"]) > 0.03:
             raise StepFailed(f"the weights give AUC {figures['auc']:.3f}, not {released}")
         tell(
