@@ -1,4 +1,4 @@
-.PHONY: demo test verify lint bench fuzz docs run-env dev-env
+.PHONY: demo test verify lint bench docs run-env dev-env
 PY := .venv/bin/python
 ARGS ?=
 export PYTHONDONTWRITEBYTECODE = 1
