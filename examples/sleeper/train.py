@@ -5,5 +5,5 @@ import time
 import glovebox
 
 for step in range(100_000):
-    glovebox.log(step, step=step)
+    glovebox.log(step, beats=float(step))
     time.sleep(1)
