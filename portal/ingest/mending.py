@@ -82,7 +82,7 @@ def _masked(version: DatasetVersion, marked: list[ReviewItem], work: Path, lease
         program.Job(
             name=f"boxes-{version.pk}",
             module="deid.corrections",
-            arguments=("/published", "/wanted.json", "/work/mended"),
+            arguments=("/published", "/wanted.json", "/made/mended"),
             reads={"/published": published, "/wanted.json": work / "wanted.json"},
             writes=written,
         ),

@@ -98,7 +98,7 @@ def de_identify(intake: Intake, lease: Lease) -> None:
         module="deid",
         arguments=(
             "/originals.zip",
-            "/work/published",
+            "/made/published",
             "--key",
             "/dev/stdin",
             "--profile",
@@ -106,7 +106,7 @@ def de_identify(intake: Intake, lease: Lease) -> None:
             "--workers",
             str(program.WORKERS),
             "--report",
-            "/work/report.jsonl",
+            "/made/report.jsonl",
             "--resume",
             "--json",
         ),
@@ -175,7 +175,7 @@ def draw_pictures(intake: Intake, lease: Lease) -> None:
             program.Job(
                 name=f"pictures-{version.pk}",
                 module="deid.pictures",
-                arguments=("/originals.zip", "/published", "/wanted.json", "/work/out"),
+                arguments=("/originals.zip", "/published", "/wanted.json", "/made/out"),
                 reads={
                     "/originals.zip": source,
                     "/published": published,

@@ -63,7 +63,7 @@ class Job:
 def run(job: Job, *, log: Path, cancel: threading.Event | None = None) -> None:
     """Run a program sealed, to its end.
 
-    ``job.writes`` is shown at /work and is the only place it may write; ``log`` lies outside it.
+    ``job.writes`` is shown at /made and is the only place it may write; ``log`` lies outside it.
     Raises CannotRun where the isolation cannot be had, DiskFull or another UserError for what the
     steward can mend, and ProgramFailed otherwise. Exit code 1 is no error: ``deid`` ends so when
     single files failed; whether it came to its end says :func:`summary`. Raises TryAgain while
@@ -82,7 +82,7 @@ def run(job: Job, *, log: Path, cancel: threading.Event | None = None) -> None:
         mounts=(
             *packages,
             *(Mount(path, target) for target, path in job.reads.items()),
-            Mount(job.writes, "/work", writable=True),
+            Mount(job.writes, "/made", writable=True),
         ),
         env={"PYTHONPATH": APP, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=job.stdin,

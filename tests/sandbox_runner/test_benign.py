@@ -191,10 +191,10 @@ def test_a_writable_mount_is_lent_and_taken_back(bubblewrap: Backend, tmp_path: 
             argv=(
                 "python",
                 "-c",
-                "import os; os.mkdir('/work/a'); open('/work/a/b', 'w').write('x')",
+                "import os; os.mkdir('/made/a'); open('/made/a/b', 'w').write('x')",
             ),
             limits=Limits(wall_seconds=30),
-            mounts=(Mount(work, "/work", writable=True),),
+            mounts=(Mount(work, "/made", writable=True),),
             log=tmp_path / "log",
         )
     )
@@ -215,11 +215,11 @@ def test_a_writable_mount_has_a_limit(bubblewrap: Backend, tmp_path: Path) -> No
             argv=(
                 "python",
                 "-c",
-                "import time\nwith open('/work/a', 'wb', buffering=0) as f:\n"
+                "import time\nwith open('/made/a', 'wb', buffering=0) as f:\n"
                 "    for _ in range(600):\n        f.write(b'x' * (1 << 20)); time.sleep(0.01)",
             ),
             limits=Limits(wall_seconds=60, output_bytes=8 * MiB),
-            mounts=(Mount(work, "/work", writable=True),),
+            mounts=(Mount(work, "/made", writable=True),),
         )
     )
 
