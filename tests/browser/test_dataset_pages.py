@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -97,9 +98,11 @@ def test_an_officer_examines_by_keyboard_and_mouse(portal: World, browser: Brows
     browser.shot("examination-box", phone=False)
     browser.press("Remove", stays=True)
     assert not browser.has(".sheet .drawn rect")
-    browser.find("[name=box_x]").send_keys("10")
-    browser.find("body").send_keys("c")  # while typing keys type: nothing is decided
-    browser.find("[name=box_x]").clear()
+    typed = browser.find("[name=box_x]")
+    typed.send_keys("10c")  # while typing, keys type: nothing is decided
+    time.sleep(1)  # a page that was being left would be gone by now
+    assert typed.get_property("value") == "10"
+    typed.clear()
 
     browser.find("body").send_keys("m")
     browser.wait(lambda _: "Draw a box around what was missed" in browser.text)
