@@ -41,11 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sealed:
-    """The sealed pictures as the network gets them, and what it does not get."""
+    """The sealed pictures as the network gets them, and what it does not get.
+
+    ``classes`` is how many classes a training job could see, 2 where ``positive_label`` is set.
+    """
 
     pixels: NDArray[np.float32]
     targets: NDArray[np.int64]
     subjects: NDArray[np.int64]
+    classes: int
 
 
 def read_settings(manifest: Manifest) -> Settings | None:
@@ -80,9 +84,12 @@ def read_sealed(answer: Mapping[str, Any], folder: Path) -> Sealed:
     subjects = np.array(answer["subjects"], dtype=np.int64)
     if pixels.dtype != np.float32 or pixels.ndim != 4:
         raise ValueError("not pictures")
+    classes = int(answer["classes"])
     if not len(pixels) == len(targets) == len(subjects):
         raise ValueError("not as many labels as pictures")
-    return Sealed(pixels, targets, subjects)
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise ValueError("a label of no class")
+    return Sealed(pixels, targets, subjects, classes)
 
 
 def ask_shuffled(
@@ -138,9 +145,13 @@ def official(
     """Return the official metrics; figures of too few subjects are None.
 
     Raises :class:`OracleFault` ("shape") if the answers are not one number a picture or a class.
+    A number more would be a figure more that the network chooses while it sees sealed pictures:
+    data in the specificity of a class that nobody has.
     """
     wide = answers.astype(np.float64)
-    classes = int(sealed.targets.max(initial=0)) + 1
+    binary = sealed.classes <= 2
+    if wide.shape[1] not in ((1, 2) if binary else (sealed.classes,)):
+        raise OracleFault("shape")
     subjects = len(np.unique(sealed.subjects))
     least = policy.release.cell_threshold
     result: dict[str, Any] = {
@@ -152,7 +163,7 @@ def official(
     }
     # More decimals than this would tell single subjects of a small split apart.
     digits = min(policy.release.digits, 3)
-    if wide.shape[1] <= 2 and classes <= 2:
+    if binary:
         if wide.shape[1] == 1:
             values, threshold = wide[:, 0], settings.threshold
         else:
@@ -165,8 +176,6 @@ def official(
             cell_threshold=least,
             digits=digits,
         )
-    if wide.shape[1] < classes:
-        raise OracleFault("shape")
     each = {}
     for number in range(wide.shape[1]):
         others = np.delete(wide, number, axis=1).max(axis=1)

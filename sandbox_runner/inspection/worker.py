@@ -144,6 +144,7 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     height, width = request["size"]
     positive = request["positive_label"]
     pixels, targets, subjects, unknown, unreadable = [], [], [], 0, 0
+    most_classes = 2 if positive else 1
     for slug, place in sorted(request["datasets"].items()):
         dataset = open_dataset(Path(place), slug)
         declared = dataset.about.get("classes")
@@ -153,6 +154,8 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
             else sorted({row["label"] for row in dataset.rows
                          if row.get("label") and not is_sealed(row.get("split", ""))})
         )  # fmt: skip
+        if not positive:
+            most_classes = max(most_classes, len(classes))
         for row in dataset.rows:
             if not is_sealed(row.get("split", "")):
                 continue
@@ -176,6 +179,7 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "targets": targets,
         "subjects": [names[subject] for subject in subjects],
+        "classes": most_classes,
         "unknown": unknown,
         "unreadable": unreadable,
     }
