@@ -6,6 +6,7 @@ say what was looked for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,21 +129,50 @@ def check_artefact_facts(
     ]
 
 
-def check_config(declared: Mapping[str, Any], written: object, artefact: str) -> list[Finding]:
+def check_config(
+    declared: Mapping[str, Any], written: object, data: bytes, artefact: str
+) -> list[Finding]:
     """Return a block unless the configuration that a job left is the one of its manifest.
 
     It was written before the run, so it can tell nothing of the data; anything else could.
+    ``data`` are the file's own bytes, ``written`` what they mean. The file leaves as it is, so its
+    spaces, escapes, digits and the order of its keys must say nothing either.
     """
-    if _frozen(written) == _frozen(dict(declared)):
-        return []
-    return [
-        Finding(
-            "config.differs",
-            "block",
-            artefact,
-            _("The configuration is not the one of the manifest."),
+    if _frozen(written) != _frozen(dict(declared)):
+        return [
+            Finding(
+                "config.differs",
+                "block",
+                artefact,
+                _("The configuration is not the one of the manifest."),
+            )
+        ]
+    if data not in _spellings(declared):
+        return [
+            Finding(
+                "config.spelling",
+                "block",
+                artefact,
+                _(
+                    "The configuration is spelled in an unusual way, which could carry data. "
+                    "Write it with glovebox.save_config or json.dump."
+                ),
+            )
+        ]
+    return []
+
+
+def _spellings(declared: Mapping[str, Any]) -> frozenset[bytes]:
+    """Return the files that ``json.dump`` ordinarily writes: forty, so at most six bits."""
+    texts = {
+        json.dumps(
+            dict(declared), sort_keys=by_name, ensure_ascii=plain, indent=indent, separators=marks
         )
-    ]
+        for by_name in (False, True)
+        for plain in (False, True)
+        for indent, marks in ((None, None), (None, (",", ":")), (1, None), (2, None), (4, None))
+    }
+    return frozenset((text + end).encode() for text in texts for end in ("", "\n"))
 
 
 def _frozen(value: object) -> object:

@@ -67,6 +67,10 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("Small counts were suppressed."),
     gettext_noop("The job did not write this metric."),
     gettext_noop("The configuration is not the one of the manifest."),
+    gettext_noop(
+        "The configuration is spelled in an unusual way, which could carry data. "
+        "Write it with glovebox.save_config or json.dump."
+    ),
     gettext_noop("There are files that the manifest does not declare."),
     gettext_noop("The job left no file of this kind."),
     gettext_noop("The policy does not let this kind of file leave."),

@@ -167,9 +167,10 @@ class Gate:
             )
             self.findings += checked
         if "config" in documents:
-            self.findings += check_config(
-                self.manifest.config, documents["config"], self.manifest.outputs.config
-            )
+            name = self.manifest.outputs.config
+            with (self.artefacts / name).open("rb") as stream:
+                data = stream.read(self.policy.release.config_bytes + 1)
+            self.findings += check_config(self.manifest.config, documents["config"], data, name)
         return headers, samples
 
     def _network(self, headers: Mapping[str, Header], samples: int) -> None:

@@ -188,7 +188,7 @@ def test_metadata_is_the_formats_name_only(
     ("written", "same"),
     [
         ({"lr": 0.1, "n": [1, 2]}, True),
-        ({"n": [1, 2], "lr": 0.1}, True),
+        ({"n": [1, 2], "lr": 0.1}, False),
         ({"lr": 0.1}, False),
         ({"lr": 0.1, "n": [2, 1]}, False),
         ({"lr": 0.1, "n": [1, 2], "extra": 1}, False),
@@ -200,8 +200,53 @@ def test_metadata_is_the_formats_name_only(
     ],
 )
 def test_the_configuration_is_the_manifests(written: Any, same: bool) -> None:
-    findings = check_config({"lr": 0.1, "n": [1, 2]}, written, "config.json")
+    data = json.dumps(written).encode()
+    findings = check_config({"lr": 0.1, "n": [1, 2]}, written, data, "config.json")
+    assert {found.rule for found in findings} <= {"config.differs", "config.spelling"}
     assert (verdict(findings) == "pass") == same
+
+
+CONFIG = {"lr": 0.1, "a": {"name": "흉부", "n": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps(CONFIG).encode(),
+        json.dumps(CONFIG, indent=2).encode() + b"\n",
+        json.dumps(CONFIG, indent=1, sort_keys=True).encode() + b"\n",
+        json.dumps(CONFIG, separators=(",", ":"), ensure_ascii=False).encode(),
+    ],
+)
+def test_a_configuration_may_be_spelled_as_programs_do(data: bytes) -> None:
+    assert check_config(CONFIG, json.loads(data), data, "config.json") == []
+
+
+PLAIN = json.dumps(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN.replace(", ", ",  "),
+        PLAIN.replace(": ", ":\t"),
+        PLAIN + "\n\n",
+        " " + PLAIN,
+        PLAIN.replace('"lr"', '"\\u006cr"'),
+        PLAIN.replace("0.1", "0.10"),
+        PLAIN.replace("0.1", "1e-1"),
+        PLAIN.replace("0.1", "0.1000000000000000055511151231257827021181583404541015625"),
+        PLAIN.replace("\\ud749", "\\uD749"),
+        json.dumps({"lr": 0.1, "a": {"n": [1, 2], "name": "흉부"}}),
+    ],
+)
+def test_the_spelling_of_a_configuration_says_nothing(text: str) -> None:
+    data = text.encode()
+    assert json.loads(data) == CONFIG
+    assert data != PLAIN.encode()
+    assert [f.rule for f in check_config(CONFIG, json.loads(data), data, "c.json")] == [
+        "config.spelling"
+    ]
 
 
 def finding(severity: Any = "info", **more: Any) -> Finding:

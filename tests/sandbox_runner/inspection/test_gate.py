@@ -236,6 +236,14 @@ HOSTILE: dict[str, tuple[Callable[[Case], None], str]] = {
         "metrics.length",
     ),
     "another configuration": (_write("config.json", b'{"lr": 1}'), "config.differs"),
+    "data in the spaces of the configuration": (
+        lambda c: _write(
+            "config.json",
+            (c.output / "config.json").read_bytes()
+            + b"".join(b"\t" if byte & 1 else b" " for byte in _raw(c)[:8000]),
+        )(c),
+        "config.spelling",
+    ),
     "a configuration twice": (_write("config.json", b'{"lr": 1, "lr": 2}'), "json.duplicate"),
     "a build that fails": (
         lambda c: remodel(c, "    return nn", "    raise ValueError\n    return nn"),
@@ -266,6 +274,7 @@ QUICK = (
     "a raw picture in a file more",
     "an undeclared metric",
     "another configuration",
+    "data in the spaces of the configuration",
     "a build that forges the process",
 )
 
