@@ -37,32 +37,52 @@ def register(subparsers: Any) -> None:
     sandbox = subparsers.add_parser("sandbox", help="run code sealed, or see what can be sealed")
     commands = sandbox.add_subparsers(metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="run a submission in a sandbox")
-    _common(run)
+    _common(run, limits="more or less than the manifest asks for; this machine's owner decides")
     run.add_argument(
-        "--backend", default="auto", choices=("auto", "gvisor", "bubblewrap", "kubernetes")
+        "--backend",
+        default="auto",
+        choices=("auto", "gvisor", "bubblewrap", "kubernetes"),
+        help="what seals it; auto takes the strongest that holds here (default: auto)",
     )
     run.set_defaults(run=run_command)
     doctor = commands.add_parser("doctor", help="try what this machine can enforce")
-    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--json", action="store_true", help=_JSON)
     doctor.set_defaults(run=doctor_command)
     rehearse = subparsers.add_parser(
         "rehearse", help="run a submission at home on the open sample, without isolation"
     )
-    _common(rehearse)
+    _common(rehearse, limits="of these, a rehearsal holds the time only")
     rehearse.set_defaults(run=rehearse_command)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("submission", type=Path)
-    parser.add_argument("--data", action="append", default=[], metavar="SLUG=DIR")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--time", metavar="2h")
-    parser.add_argument("--memory", metavar="8Gi")
-    parser.add_argument("--cpus", type=int)
-    parser.add_argument("--gpus", type=int)
-    parser.add_argument("--output-bytes", metavar="2Gi")
-    parser.add_argument("--processes", type=int)
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+_JSON: Final = "one JSON document on standard output"
+
+
+def _common(parser: argparse.ArgumentParser, *, limits: str) -> None:
+    parser.add_argument("submission", type=Path, help="the directory with glovebox.toml")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="SLUG=DIR",
+        help="the directory of a dataset, seen as /data/SLUG",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where the declared files of a finished job are put",
+    )
+    parser.add_argument("--json", action="store_true", help=_JSON)
+    group = parser.add_argument_group("limits", limits)
+    group.add_argument("--time", metavar="2h", help="wall clock, after which it is stopped")
+    group.add_argument("--memory", metavar="8Gi", help="memory of all its processes, files in /tmp "
+                       "and /output included")  # fmt: skip
+    group.add_argument("--cpus", type=int, metavar="N", help="processors")
+    group.add_argument("--gpus", type=int, metavar="N", help="GPUs")
+    group.add_argument("--output-bytes", metavar="2Gi", help="what it may write to /output")
+    group.add_argument("--processes", type=int, metavar="N", help="processes and threads at once")
 
 
 def read_datasets(values: list[str]) -> dict[str, Path]:

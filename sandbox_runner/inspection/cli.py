@@ -21,11 +21,25 @@ if TYPE_CHECKING:
 def register(subparsers: Subparsers) -> None:
     """Add ``inspect`` to the command's parser."""
     parser = subparsers.add_parser("inspect", help="examine what a job left before it may leave")
-    parser.add_argument("output", type=Path, metavar="OUTPUT")
-    parser.add_argument("--submission", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--data", action="append", required=True, metavar="SLUG=DIR")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="what the job left")
+    parser.add_argument(
+        "--submission",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the directory with glovebox.toml and the network's code",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="SLUG=DIR",
+        help="a dataset of the job, sealed split included",
+    )
     parser.add_argument("--policy", type=Path, metavar="FILE", help="tightens the default policy")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument(
+        "--backend", default="auto", help="what seals decoders and network (default: auto)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(run=run)
 

@@ -40,7 +40,8 @@ ATTACKS = [
         "the command line of process 1",
         """
         text = open("/proc/1/cmdline", "rb").read()
-        if any(word in text for word in (b"/root", b"/work", b"/home", b"--bind")):
+        paths = [os.fsencode(path) for path in TARGET["host_paths"]]
+        if b"--bind" in text or any(path in text for path in paths):
             escaped()
         """,
         bare=False,

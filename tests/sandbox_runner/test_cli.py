@@ -140,3 +140,21 @@ def test_the_doctor_says_what_holds(capsys: pytest.CaptureFixture[str]) -> None:
 def test_data_is_slug_and_directory(value: str) -> None:
     with pytest.raises(Invalid):
         cli.read_datasets([value])
+
+
+def test_every_argument_says_what_it_means() -> None:
+    import argparse
+
+    import sandbox_runner.inspection.cli as inspection
+
+    for room in (cli, inspection):
+        parsers = argparse.ArgumentParser().add_subparsers()
+        room.register(parsers)
+        waiting = list(parsers.choices.items())
+        while waiting:
+            name, parser = waiting.pop()
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    waiting += [(f"{name} {each}", sub) for each, sub in action.choices.items()]
+                else:
+                    assert action.help, f"{name}: {action.option_strings or action.dest}"
