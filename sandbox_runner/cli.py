@@ -7,7 +7,6 @@ import json
 import secrets
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from policies.names import SLUG
 from policies.quantities import parse_bytes, parse_seconds
 from policies.submission import MANIFEST_NAME, Manifest, parse_manifest
 from sandbox_runner import rehearse as rehearsals
+from sandbox_runner import scratch
 from sandbox_runner.backends import BACKENDS
 from sandbox_runner.backends.choice import backend
 from sandbox_runner.lifecycle import limits_of, run_job, sweep
@@ -171,8 +171,9 @@ def run_command(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancel.set())
     sweep()
-    with tempfile.TemporaryDirectory(prefix="glovebox-job-", ignore_cleanup_errors=True) as folder:
-        workdir = Path(folder)
+    with scratch.folder() as folder:
+        # A folder in it: the job locks its own.
+        workdir = folder / "job"
         spec = JobSpec(
             id=f"run-{secrets.token_hex(6)}",
             submission=args.submission.resolve(),
@@ -195,8 +196,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     _say("Not enforced in a rehearsal: " + "; ".join(rehearsals.NOT_ENFORCED) + ".")
     for advice in scan(args.submission):
         _say(f"advice: {advice.file}:{advice.line}: {advice.message}")
-    workdir = Path(tempfile.mkdtemp(prefix="glovebox-rehearsal-"))
-    try:
+    with scratch.folder() as workdir:
         outcome = rehearsals.rehearse(
             args.submission.resolve(),
             manifest,
@@ -207,8 +207,6 @@ def rehearse_command(args: argparse.Namespace) -> int:
             workdir,
             progress=_show_progress,
         )
-    finally:
-        rehearsals.remove(workdir)
     return _finish(outcome, args, rehearsal=True)
 
 

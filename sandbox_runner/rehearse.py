@@ -10,7 +10,6 @@ import contextlib
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -166,11 +165,3 @@ def _run(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def remove(workdir: Path) -> None:
-    """Remove the working directory of a rehearsal, read-only parts included."""
-    for slug in (workdir / "data").glob("*"):
-        if slug.is_dir():
-            stages.unstage(slug)
-    shutil.rmtree(workdir, ignore_errors=True)

@@ -80,7 +80,11 @@ class _Ending:
 
 
 class _Log:
-    """A file with an end: what comes after ``limit`` bytes is read and dropped."""
+    """A file with an end: what comes after ``limit`` bytes, or a full disk, is read and dropped.
+
+    A log tells of a job and decides nothing of it, so that a disk that takes no more ends the log
+    and not the job.
+    """
 
     def __init__(self, path: Path | None, limit: int) -> None:
         self._left = limit
@@ -94,10 +98,28 @@ class _Log:
     def write(self, data: bytes) -> None:
         if self._file is None or self._left < 0:
             return
-        self._file.write(data[: self._left])
+        taken = self._put(data[: self._left])
+        if taken < min(len(data), self._left):
+            self._left = -1
+            mark = b"\n[cut: the disk takes no more]\n"
+            with contextlib.suppress(OSError):
+                # Over the last words: there is no room behind them.
+                self._file.seek(max(0, self._file.tell() - len(mark)))
+                self._put(mark)
+            return
         self._left -= len(data)
         if self._left < 0:
-            self._file.write(f"\n[cut after {self._limit} bytes]\n".encode())
+            self._put(f"\n[cut after {self._limit} bytes]\n".encode())
+
+    def _put(self, data: bytes) -> int:
+        """Write all that the disk takes; return how many bytes that were."""
+        assert self._file is not None
+        done = 0
+        with contextlib.suppress(OSError):
+            # The file has no buffer, so that one write may take only a part.
+            while done < len(data) and (count := self._file.write(data[done:])):
+                done += count
+        return done
 
     def close(self) -> None:
         if self._file is not None:
@@ -305,9 +327,11 @@ class Running:
             if spec.output is not None and self._channels.output is not None:
                 self._take_output(spec.output, self._channels.output)
         finally:
-            self._close()
-            handle.clean()
-            handle.claim.release()
+            # Whatever one of them meets, the name must be free for the next attempt.
+            with contextlib.ExitStack() as last:
+                last.callback(handle.claim.release)
+                last.callback(handle.clean)
+                last.callback(self._close)
         if not ending.began and ending.stopped_for is None and not memory:
             raise CannotRun(
                 "The sandbox could not be set up on this machine; see `glovebox sandbox doctor`.",

@@ -289,9 +289,11 @@ class LocalBackend(abc.ABC):
                 memory_now=_memory_watch(group, words),
                 began_by_progress="progress" in doors,
             )
+            channels = Channels(control, log, progress, status, output)
+            # Not before it watches may anything be left to it: it opens files, which can fail.
+            running = Running(spec, handle, channels, supervisor.stdin, supervisor.stdout)
             undo.pop_all()
-        channels = Channels(control, log, progress, status, output)
-        return Running(spec, handle, channels, supervisor.stdin, supervisor.stdout)
+        return running
 
     def _plan(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from policies.document import Policy, default_policy, tighten
 from policies.errors import Invalid
 from policies.submission import MANIFEST_NAME, parse_manifest
+from sandbox_runner import scratch
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -86,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
             steps.add(step)
             print(f"{step} ...", file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="glovebox-inspect-") as workdir:
+    with scratch.folder() as workdir:
         report = inspect(
             args.output.resolve(),
             submission=args.submission.resolve(),
             manifest=manifest,
             datasets=datasets,
             policy=policy,
-            workdir=Path(workdir),
+            workdir=workdir,
             backend=args.backend,
             progress=progress,
         )

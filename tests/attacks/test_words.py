@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from sandbox_runner.backends import Backend
 from sandbox_runner.image import ROOM
 from sandbox_runner.progress import ProgressReader
+from sandbox_runner.running import _Log
 from sandbox_runner.spec import Fault, Mount, SandboxResult, SandboxSpec
 from tests.attacks.conftest import LIMITS
 
@@ -110,11 +113,30 @@ def test_only_the_first_fault_counts() -> None:
     assert reader.fault == Fault("KeyError", "train.py", 1)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_takes_no_more_cuts_the_log_and_says_so(tmp_path: Path) -> None:
+    options = ["-t", "tmpfs", "-o", "size=16k"]
+    subprocess.run(["mount", *options, "none", str(tmp_path)], check=True)
+    try:
+        log = _Log(tmp_path / "log", 1 << 20)
+        for _ in range(10):
+            log.write(b"x" * 3001)
+        log.close()
+        text = (tmp_path / "log").read_bytes()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+    assert 8_000 < len(text) <= 16 << 10
+    assert text.startswith(b"xxx") and text.endswith(b"[cut: the disk takes no more]\n")
+
+
 @pytest.fixture
 def run(backend: Backend, tmp_path: Path) -> Callable[..., tuple[SandboxResult, bytes, list[Any]]]:
     """Return a function that runs a program sealed: its result, log and ticks."""
 
-    def run(program: str, **limits: Any) -> tuple[SandboxResult, bytes, list[Any]]:
+    def run(
+        program: str, log: Path = tmp_path / "log", **limits: Any
+    ) -> tuple[SandboxResult, bytes, list[Any]]:
         code = tmp_path / "code"
         code.mkdir()
         (code / "train.py").write_text(program, encoding="utf-8")
@@ -130,10 +152,10 @@ def run(backend: Backend, tmp_path: Path) -> Callable[..., tuple[SandboxResult, 
             progress=lambda step, values: ticks.append((step, dict(values))),
             metrics=frozenset({"loss"}),
             code={"train.py": program.count("\n") + 1},
-            log=tmp_path / "log",
+            log=log,
         )
         result = backend.run(spec)
-        return result, (tmp_path / "log").read_bytes(), ticks
+        return result, log.read_bytes() if log.is_file() else b"", ticks
 
     return run
 
@@ -150,6 +172,13 @@ def test_a_flood_of_words_is_cut_and_the_job_goes_on(run: Run) -> None:
     assert (result.state, result.reason) == ("finished", "exit")
     assert len(log) < 101_000
     assert b"cut after" in log
+
+
+@pytest.mark.sandbox
+def test_a_log_that_nobody_can_write_does_not_end_the_job(run: Run) -> None:
+    result, _, _ = run("for _ in range(9): print('x' * 99_999)", log=Path("/dev/full"))
+
+    assert (result.state, result.reason) == ("finished", "exit")
 
 
 @pytest.mark.sandbox

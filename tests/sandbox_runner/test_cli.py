@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 
 import sandbox_runner.cli as cli
 from policies.errors import Invalid
+from sandbox_runner import scratch
 from sandbox_runner.rehearse import MARK
 from tests.sandbox_runner.conftest import MANIFEST
 
@@ -95,8 +101,11 @@ def test_a_wrong_manifest_is_refused_with_the_field(
 
 
 def test_a_rehearsal_runs_on_a_sample_and_is_marked(
-    submission: Submit, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+    submission: Submit, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     code = call(
         *("rehearse", submission(TRAIN), "--data", f"mini={dataset}"),
         *("--output", tmp_path / "out", "--json"),
@@ -108,7 +117,7 @@ def test_a_rehearsal_runs_on_a_sample_and_is_marked(
     assert document["backend"] == "none" and document["rehearsal"] is True
     assert (tmp_path / "out" / MARK).exists()
     assert "network is reachable" in printed.err
-    assert not list(Path("/tmp").glob("glovebox-rehearsal-*"))
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_rehearsal_refuses_what_is_no_sample(
@@ -158,3 +167,51 @@ def test_every_argument_says_what_it_means() -> None:
                     waiting += [(f"{name} {each}", sub) for each, sub in action.choices.items()]
                 else:
                     assert action.help, f"{name}: {action.option_strings or action.dest}"
+
+
+def test_a_killed_command_leaves_its_plain_data_to_the_next_one_which_removes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, tempfile, time\n"
+            "tempfile.tempdir = sys.argv[1]\n"
+            "from sandbox_runner import scratch\n"
+            "with scratch.folder() as folder:\n"
+            "    (folder / 'data').mkdir(); (folder / 'data' / 'scan').write_bytes(b'plain')\n"
+            "    (folder / 'data').chmod(0o500)\n"
+            "    print('ready', flush=True); time.sleep(60)\n",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert command.stdout is not None and command.stdout.readline() == b"ready\n"
+    assert scratch.sweep() == 0, "a living command keeps its folder"
+    assert len(list(tmp_path.rglob("scan"))) == 1
+
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+
+    with scratch.folder() as mine:
+        assert list(tmp_path.iterdir()) == [mine]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_or_a_strangers_folder_is_no_scratch_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    valuable = tmp_path / "valuable"
+    valuable.mkdir()
+    (valuable / "file").write_bytes(b"mine")
+    (tmp_path / f"{scratch.PREFIX}link").symlink_to(valuable)
+    if os.geteuid() == 0:
+        strange = tmp_path / f"{scratch.PREFIX}strange"
+        strange.mkdir()
+        os.chown(strange, 12345, 12345)
+
+    assert scratch.sweep() == 0
+    assert (valuable / "file").read_bytes() == b"mine"
