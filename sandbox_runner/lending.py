@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+#: Deeper than this, or of longer paths in bytes, a tree is a trap for whoever walks it.
+DEPTH: Final = 100
+PATH: Final = 2048
 
 
 def _change_owner(top: int, uid: int, gid: int) -> None:
-    """Give everything under a directory's descriptor to one owner; follow nothing."""
-    with os.scandir(top) as scan:
+    """Give everything under a directory's descriptor to one owner; follow nothing.
+
+    What is nested too deeply is moved up to the top, as ``deep-`` and digits, so that neither this
+    nor whoever comes after runs out of stack, of descriptors, or of bytes in a path.
+    """
+    while _change_below(top, uid, gid, top, 0, 0):
+        pass  # what was moved up has depth of its own
+
+
+def _change_below(directory: int, uid: int, gid: int, top: int, depth: int, length: int) -> int:
+    """Change owners below an open directory; return how many directories were moved to the top."""
+    moved = 0
+    with os.scandir(directory) as scan:
         names = [entry.name for entry in scan]
     for name in names:
-        status = os.stat(name, dir_fd=top, follow_symlinks=False)
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if (status.st_uid, status.st_gid) != (uid, gid):
             # A hard link made inside can only name a file of the same lent directory.
-            os.chown(name, uid, gid, dir_fd=top, follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            below = os.open(name, flags, dir_fd=top)
-            try:
-                _change_owner(below, uid, gid)
-            finally:
-                os.close(below)
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            continue
+        here = length + 1 + len(os.fsencode(name))
+        if depth >= DEPTH or here > PATH:
+            os.rename(name, f"deep-{secrets.token_hex(8)}", src_dir_fd=directory, dst_dir_fd=top)
+            moved += 1
+            continue
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        below = os.open(name, flags, dir_fd=directory)
+        try:
+            moved += _change_below(below, uid, gid, top, depth + 1, here)
+        finally:
+            os.close(below)
+    return moved
 
 
 class Loan:

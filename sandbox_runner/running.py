@@ -151,7 +151,9 @@ class Running:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._disk = DiskWatch(
-            [mount.source for mount in spec.mounts if mount.writable], spec.limits.output_bytes
+            [mount.source for mount in spec.mounts if mount.writable],
+            spec.limits.output_bytes,
+            handle.group.processes,
         )
         self._thread = threading.Thread(target=self._watch, name=f"sandbox-{spec.id}", daemon=True)
         self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -118,10 +119,9 @@ def test_a_disk_that_takes_no_more_cuts_the_log_and_says_so(tmp_path: Path) -> N
     options = ["-t", "tmpfs", "-o", "size=16k"]
     subprocess.run(["mount", *options, "none", str(tmp_path)], check=True)
     try:
-        log = _Log(tmp_path / "log", 1 << 20)
-        for _ in range(10):
-            log.write(b"x" * 3001)
-        log.close()
+        with contextlib.closing(_Log(tmp_path / "log", 1 << 20)) as log:
+            for _ in range(10):
+                log.write(b"x" * 3001)
         text = (tmp_path / "log").read_bytes()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
