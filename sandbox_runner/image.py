@@ -30,24 +30,53 @@ IMAGES: Final[Mapping[str, str]] = {
 # A shell and the few programs that subprocess, platform and ctypes call.
 PROGRAMS: Final = ("sh", "env", "uname", "cat", "ls")
 
-# Kernel tables that describe the host and that no training needs; each is covered.
+# Kernel tables that describe the host and that no training needs; each is covered. Those that
+# count interrupts, pages, disk accesses and waiting show from second to second what other jobs do.
 HIDDEN_FILES: Final = (
+    "/proc/buddyinfo",
+    "/proc/cgroups",
     "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/consoles",
+    "/proc/devices",
+    "/proc/diskstats",
+    "/proc/dma",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
     "/proc/kallsyms",
     "/proc/kcore",
     "/proc/keys",
     "/proc/key-users",
     "/proc/kmsg",
+    "/proc/locks",
     "/proc/modules",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
     "/proc/partitions",
     "/proc/sched_debug",
+    "/proc/schedstat",
+    "/proc/slabinfo",
+    "/proc/softirqs",
     "/proc/swaps",
     "/proc/sysrq-trigger",
     "/proc/timer_list",
+    "/proc/vmallocinfo",
+    "/proc/vmstat",
+    "/proc/zoneinfo",
     "/proc/sys/kernel/random/boot_id",
     "/proc/sys/kernel/hostname",
 )
-HIDDEN_DIRECTORIES: Final = ("/proc/acpi", "/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq")
+HIDDEN_DIRECTORIES: Final = (
+    "/proc/acpi",
+    "/proc/bus",
+    "/proc/driver",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/pressure",
+    "/proc/scsi",
+    "/proc/tty",
+)
 
 
 @dataclass(frozen=True)

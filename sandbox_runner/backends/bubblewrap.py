@@ -110,12 +110,14 @@ def _options(
     for path in image.hidden_directories:
         if Path(path).exists():
             options += ["--ro-bind", f"{STAGE}/root/mnt", path]
-    # A device directory with null, zero, full, random, urandom and tty only.
-    options += ["--dev", "/dev", "--bind", f"{STAGE}/shm", "/dev/shm"]  # noqa: S108
+    # A device directory with null, zero, full, random, urandom and tty only: no new terminals.
+    options += ["--dev", "/dev", "--ro-bind", f"{STAGE}/root/mnt", "/dev/pts"]
+    options += ["--bind", f"{STAGE}/shm", "/dev/shm"]  # noqa: S108
     options += ["--bind", f"{STAGE}/tmp", "/tmp"]  # noqa: S108
     if spec.output is not None:
         options += ["--bind", f"{STAGE}/output", "/output"]
-    options += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    # Read-only, /proc too: the sandbox's user owns the settings of the new namespaces there.
+    options += ["--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"]
     environment: Mapping[str, str] = {
         **image.env,
         **thread_counts(spec),

@@ -1,7 +1,7 @@
 """A seccomp filter, written out as the kernel's classic BPF; no library needed.
 
 The program runs before every system call (linux/seccomp.h, linux/filter.h). It first refuses
-foreign calling conventions, then examines six calls by their arguments, then walks the
+foreign calling conventions, then examines seven calls by their arguments, then walks the
 allow-list of :mod:`sandbox_runner.backends.syscalls`. Everything else does not exist.
 """
 
@@ -110,6 +110,22 @@ FCNTLS: Final = {
 }
 
 
+# What multiprocessing and asyncio set on a local socket. Not SO_ATTACH_FILTER and its kin, which
+# have the kernel check and compile a program of the caller's: bpf by another door.
+SOCKET_OPTIONS: Final = {
+    "SO_REUSEADDR": 2,
+    "SO_SNDBUF": 7,
+    "SO_RCVBUF": 8,
+    "SO_KEEPALIVE": 9,
+    "SO_LINGER": 13,
+    "SO_REUSEPORT": 15,
+    "SO_PASSCRED": 16,
+    "SO_RCVLOWAT": 18,
+    "SO_RCVTIMEO": 20,
+    "SO_SNDTIMEO": 21,
+}
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One struct sock_filter."""
@@ -168,6 +184,8 @@ def _examined(name: str, gpus: bool) -> list[Instruction]:
         return [argument(1), *only_values(IOCTLS.values(), refuse(errno.ENOTTY))]
     if name == "fcntl":
         return [argument(1), *only_values(FCNTLS.values(), refuse(errno.EINVAL))]
+    if name == "setsockopt":
+        return [argument(2), *only_values(SOCKET_OPTIONS.values(), refuse(errno.ENOPROTOOPT))]
     if name == "prctl":
         return [argument(0), *only_values(PRCTLS.values(), refuse(errno.EPERM))]
     raise ValueError(name)
@@ -230,6 +248,7 @@ def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
         "ioctl": (1, list(IOCTLS.values())),
         "prctl": (0, list(PRCTLS.values())),
         "fcntl": (1, list(FCNTLS.values())),
+        "setsockopt": (2, list(SOCKET_OPTIONS.values())),
     }[name]
     return [({"index": index, "value": value, "op": "SCMP_CMP_EQ"},) for value in values]
 

@@ -72,8 +72,8 @@ ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
         "multiprocessing passes descriptors and data over AF_UNIX sockets. Only socket and "
         "socketpair make them, and both are examined below, so these calls can only ever touch a "
         "local socket of this sandbox: path sockets lie in its own directories, abstract names in "
-        "its own network namespace.",
-        "connect bind listen accept accept4 getsockname getpeername getsockopt setsockopt shutdown "
+        "its own network namespace. What may be set on them is examined too.",
+        "connect bind listen accept accept4 getsockname getpeername getsockopt shutdown "
         "sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg",
     ),
 }
@@ -144,7 +144,7 @@ REFUSED: Final[Mapping[str, tuple[str, int, str]]] = {
 }
 
 #: Examined by their arguments in seccomp.py, with the reason there.
-EXAMINED: Final = ("clone", "socket", "socketpair", "ioctl", "prctl", "fcntl")
+EXAMINED: Final = ("clone", "socket", "socketpair", "setsockopt", "ioctl", "prctl", "fcntl")
 
 
 @functools.cache

@@ -136,6 +136,17 @@ ATTACKS = [
         bare=False,
     ),
     Attack(
+        "what others do, counted from second to second",
+        """
+        for name in ("interrupts", "softirqs", "vmstat", "diskstats", "zoneinfo", "pressure/cpu"):
+            try:
+                if open("/proc/" + name).read(1):
+                    escaped(name)
+            except OSError:
+                pass
+        """,
+    ),
+    Attack(
         "being told who opens the data",
         """
         import fcntl

@@ -134,6 +134,20 @@ ATTACKS = [
         ends=None,
     ),
     Attack(
+        "a program attached to a socket",
+        """
+        # Classic BPF that says yes: the kernel would check and compile it, as bpf() does.
+        program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
+        pair = socket.socketpair()
+        try:
+            pair[0].setsockopt(
+                socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", 1, ctypes.addressof(program)))
+            escaped()
+        except OSError:
+            pass
+        """,
+    ),
+    Attack(
         "somebody's abstract socket",
         """
         try:

@@ -41,6 +41,12 @@ CALLS = {
         "ctypes.create_string_buffer(32), ctypes.create_string_buffer(512), 512, 0",
         False,
     ),
+    "memfd_create": (319, "b'x', 0", True),
+    "vmsplice": (278, "1, struct.pack('PN', 0, 0), 0, 0", True),
+    "move_mount": (429, "-100, b'/none', -100, b'/none', 0", False),
+    "mount_setattr": (442, "-100, b'/', 0, ctypes.create_string_buffer(32), 32", True),
+    "request_key": (249, "b'user', b'none', None, -1", False),
+    "kexec_file_load": (320, "-1, -1, 0, None, 0", False),
     "quotactl": (179, "0x800001, 0, 0, 0", False),
     "io_setup": (206, "8, ctypes.byref(ctypes.c_ulong(0))", True),
     "sync": (162, "", True),
@@ -153,6 +159,29 @@ ATTACKS = [
             escaped()
         """,
         bare=False,
+    ),
+    Attack(
+        "settings of the kernel, of one's own namespaces too",
+        """
+        for directory, _, names in os.walk("/proc/sys"):
+            for name in names:
+                try:
+                    os.close(os.open(os.path.join(directory, name), os.O_WRONLY))
+                    escaped(name)
+                except OSError:
+                    pass
+        """,
+    ),
+    Attack(
+        "a terminal of one's own",
+        """
+        try:
+            os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+            escaped()
+        except OSError:
+            pass
+        """,
+        own_kernel=True,
     ),
     Attack(
         "typing on the terminal",

@@ -143,6 +143,51 @@ ATTACKS = [
         limits={"open_files": 256},
     ),
     Attack(
+        "memory in a file without a name or a limit",
+        """
+        # What a sandbox reads from is a file in memory, on no sized file system.
+        os.ftruncate(0, 1 << 30)
+        os.lseek(0, 0, os.SEEK_SET)
+        while True:
+            os.write(0, b"x" * (1 << 20))
+        """,
+        bare=False,
+        ends=("failed", "memory"),
+        gvisor_ends=("failed", "exit"),
+        limits={"memory_bytes": 96 * MiB},
+    ),
+    Attack(
+        "more than one's share of the processors",
+        """
+        began = time.monotonic()
+        for _ in range(4):
+            if os.fork() == 0:
+                while time.monotonic() < began + 1:
+                    pass
+                os._exit(0)
+        for _ in range(4):
+            os.wait()
+        used = os.times()
+        # A period's allowance may have been saved up, and one be overdrawn.
+        if used.children_user + used.children_system > 0.5 * (time.monotonic() - began) + 0.2:
+            escaped()
+        """,
+        bare=False,
+        own_kernel=True,  # gVisor counts the time in which it is held back itself
+        limits={"cpus": 0.5},
+    ),
+    Attack(
+        "limits raised again",
+        """
+        for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO):
+            try:
+                resource.setrlimit(kind, (1 << 19, 1 << 19))
+                escaped(kind)
+            except (OSError, ValueError):
+                pass
+        """,
+    ),
+    Attack(
         "a core dump",
         """
         # 1 means not even to a handler that reads from a pipe, see core(5).

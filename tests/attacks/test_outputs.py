@@ -154,6 +154,40 @@ def test_only_content_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.sandbox
+def test_nothing_is_written_after_the_end_and_a_swapped_name_is_not_followed(
+    assault: Callable[[Attack], Assault],
+) -> None:
+    came_of_it = assault(
+        Attack(
+            "a survivor",
+            """
+            open(OUTPUT + "/plain", "w").write("fine")
+            swap = OUTPUT + "/model.safetensors"
+            for late in (True, False):
+                if os.fork() == 0:
+                    os.setsid()
+                    if os.fork():
+                        os._exit(0)
+                    if late:
+                        time.sleep(1)
+                        open(OUTPUT + "/late", "w").write("too late")
+                    while True:
+                        os.symlink("/etc/passwd", swap + ".new"); os.rename(swap + ".new", swap)
+                        open(swap + ".new", "w").write("x"); os.rename(swap + ".new", swap)
+                os.wait()
+            time.sleep(0.3)
+            """,
+        )
+    )
+
+    left = {path.name: path for path in came_of_it.output.rglob("*")}
+    assert left.pop("plain").read_text() == "fine"
+    assert set(left) <= {"model.safetensors", "model.safetensors.new"}
+    assert all(not path.is_symlink() and path.read_text() in ("", "x") for path in left.values())
+    assert not came_of_it.leftovers()
+
+
+@pytest.mark.sandbox
 def test_what_a_sealed_program_leaves_arrives_as_plain_files_only(
     assault: Callable[[Attack], Assault],
 ) -> None:

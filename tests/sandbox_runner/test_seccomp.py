@@ -115,6 +115,17 @@ def test_typing_on_a_terminal_is_refused_with_and_without_gpus() -> None:
         assert verdict(program, number, 0, seccomp.IOCTLS["TCGETS"]) == ALLOW
 
 
+@pytest.mark.parametrize("option", [26, 27, 44, 50, 51, 52, 36, 46, 60])
+def test_no_program_is_attached_to_a_socket(option: int) -> None:
+    # SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF,
+    # and its eBPF; SO_MARK, SO_BUSY_POLL, SO_ZEROCOPY
+    program, number = seccomp.build("x86_64"), syscalls.numbers("x86_64")["setsockopt"]
+
+    for high in (0, 1 << 32):
+        assert refused(verdict(program, number, 3, 1, option | high))
+    assert verdict(program, number, 3, 1, seccomp.SOCKET_OPTIONS["SO_SNDBUF"]) == ALLOW
+
+
 def test_foreign_calling_conventions_end_the_program_or_do_not_exist() -> None:
     program = seccomp.build("x86_64")
     i386 = 0x40000003
