@@ -35,6 +35,9 @@ from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxSpec
 INSIDE: Final = Path(__file__).parent / "inspection" / "inside"
 HEAD_BYTES: Final = 4 * MiB
 OUTPUTS_A_PICTURE: Final = 4096
+#: More sides, or longer ones, no tensor has; their product must stay a number that fits.
+SIDES: Final = 16
+SIDE: Final = 2**48
 _CHUNK: Final = 1 << 16
 
 #: What the oracle's sandbox may use by default.
@@ -248,7 +251,9 @@ def _read_facts(tensors: Any) -> list[TensorFact]:
             raise OracleFault("protocol")
         if not isinstance(dtype, str) or dtype not in SIZES:
             raise OracleFault("protocol")
-        if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
+        if not isinstance(shape, list) or len(shape) > SIDES:
+            raise OracleFault("protocol")
+        if not all(type(side) is int and 0 <= side <= SIDE for side in shape):
             raise OracleFault("protocol")
         facts.append(TensorFact(name, tuple(shape), dtype))
     return facts

@@ -278,6 +278,7 @@ class Running:
 
     def _last_word(self, message: bytes) -> None:
         if not message:  # the supervisor was killed, and the sandbox with it
+            self._ending.stopped_for = self._ending.stopped_for or "node-lost"
             return
         document: Mapping[str, Any] = json.loads(message)
         self._ending.exit_code = int(document["ended"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +20,11 @@ import pytest
 from policies.document import Policy
 from policies.errors import Conflict
 from sandbox_runner import lifecycle
+from sandbox_runner.backends import Backend
 from sandbox_runner.backends.local import outer_uid
 from sandbox_runner.lifecycle import OUTCOME, RAW, TRAINED, run_job, sweep
 from sandbox_runner.place import Claim
-from sandbox_runner.spec import JobSpec
+from sandbox_runner.spec import JobSpec, Outcome, SandboxSpec
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bubblewrap")]
 
@@ -238,3 +241,52 @@ def _processes_with(identifier: str) -> list[str]:
             if process.stat().st_uid == user and state != "Z":
                 found.append(process.name)
     return found
+
+
+def _supervisor_of(identifier: str) -> int:
+    """Return the process id of a running sandbox's supervisor, which is our own child."""
+    for thread in Path("/proc/self/task").iterdir():
+        for child in (thread / "children").read_text(encoding="ascii").split():
+            if outer_uid(identifier) == Path(f"/proc/{child}").stat().st_uid:
+                return int(child)
+    raise AssertionError("no supervisor is running")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the supervisor is known by its user")
+def test_a_job_whose_supervisor_is_killed_is_stopped_and_leaves_nothing(
+    job: Job, policy: Policy, tmp_path: Path
+) -> None:
+    spec = job("import time; print('began', flush=True); time.sleep(60)")
+    outcomes: list[Outcome] = []
+    runner = threading.Thread(
+        target=lambda: outcomes.append(run_job(spec, policy, tmp_path / "work"))
+    )
+    runner.start()
+    log = tmp_path / "work" / "log"
+    while not (log.exists() and b"began" in log.read_bytes()):
+        time.sleep(0.01)
+    os.kill(_supervisor_of(spec.id), signal.SIGKILL)
+    runner.join()
+
+    assert [(each.state, each.reason) for each in outcomes] == [("stopped", "node-lost")]
+    assert not _processes_with(spec.id)
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
+
+
+def test_a_start_that_fails_half_way_leaves_nothing(bubblewrap: Backend, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    spec = SandboxSpec(
+        id=f"half-{uuid.uuid4().hex[:12]}",
+        argv=("python", "-c", "import time; time.sleep(60)"),
+        log=tmp_path / "file" / "log",  # the log cannot be opened
+    )
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for _ in range(3):
+        with pytest.raises(FileExistsError):
+            bubblewrap.run(spec)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not _processes_with(spec.id)
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
+    Claim(spec.id).release()

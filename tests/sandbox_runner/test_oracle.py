@@ -12,7 +12,7 @@ from policies.document import default_policy
 from policies.submission import parse_manifest
 from sandbox_runner.backends import choose
 from sandbox_runner.inspection.safetensors_file import read_header
-from sandbox_runner.oracle import Oracle, OracleFault
+from sandbox_runner.oracle import Oracle, OracleFault, _read_facts
 from sandbox_runner.sdk.glovebox import outputs
 
 pytestmark = pytest.mark.sandbox
@@ -161,6 +161,15 @@ def test_a_frame_of_four_gigabytes_is_not_awaited(tmp_path: Path) -> None:
         with pytest.raises(OracleFault) as caught:
             oracle.predict(BATCH)
         assert caught.value.reason == "protocol"
+
+
+@pytest.mark.parametrize(
+    "shape", [[10**4000], [2] * 200_000, [-1], [2.0], [True], ["9"], {"0": 1}, None]
+)
+def test_a_tensor_of_no_possible_size_is_not_believed(shape: object) -> None:
+    with pytest.raises(OracleFault) as caught:
+        _read_facts([["x", "F32", shape]])
+    assert caught.value.reason == "protocol"
 
 
 def test_it_sees_no_data_no_network_and_no_writable_code(tmp_path: Path) -> None:
