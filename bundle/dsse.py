@@ -15,6 +15,8 @@ from bundle import canonical
 from bundle.faults import Fault, inert
 from bundle.keys import key_id
 
+_SMALL_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -60,6 +62,20 @@ def _decode(text: object, what: str) -> bytes:
     return data
 
 
+def _check_bulk(data: bytes, what: str) -> None:
+    """Raise :class:`Fault` for a large envelope in which anything but the payload is large.
+
+    Before the signature nobody vouches for it, and JSON of many small values takes thirty times
+    its size when it is read.
+    """
+    if len(data) <= _SMALL_BYTES:
+        return
+    start = b'{"payload":"'
+    end = data.find(b'"', len(start))
+    if not data.startswith(start) or end < 0 or len(data) - end > _SMALL_BYTES:
+        raise Fault("{what} is not a DSSE envelope.", code="envelope", what=what)
+
+
 def open_envelope(
     data: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey], what: str
 ) -> Opened:
@@ -68,6 +84,7 @@ def open_envelope(
     ``what`` names the envelope in messages. Raises :class:`Fault` with codes json, canonical,
     envelope, payload-type, base64, unknown-key or signature.
     """
+    _check_bulk(data, what)
     envelope: Any = canonical.load(data, what)
     if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
         raise Fault("{what} is not a DSSE envelope.", code="envelope", what=what)

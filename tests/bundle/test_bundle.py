@@ -8,6 +8,7 @@ import json
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -324,6 +325,37 @@ def test_every_single_byte_matters(good: Path) -> None:
         mutated[position] ^= 0x10
         good.write_bytes(bytes(mutated))
         assert codes(good), f"byte {position} may be changed"
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        b"[" + b"[]," * 2_000_000 + b"0]",
+        b'{"payload":"","payloadType":[' + b"{}," * 2_000_000 + b'0],"signatures":[]}',
+        b'{"payload":"' + b"A" * 6_000_000,
+        b"[" * 6_000_000,
+        b"9" * 6_000_000,
+    ],
+    ids=["lists", "objects beside the payload", "no end", "depth", "digits"],
+)
+def test_a_huge_envelope_that_nobody_signed_is_not_read_into_memory(
+    good: Path, envelope: bytes
+) -> None:
+    rewrite(good, members_of(good) | {"evidence.dsse.json": envelope})
+    tracemalloc.start()
+    try:
+        found = codes(good)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found == ["envelope"]
+    assert peak < 4 * len(envelope)
+
+
+def test_a_long_signed_statement_is_read(tmp_path: Path) -> None:
+    rows = [{"rule": f"rule-{n}", "severity": "info"} for n in range(20_000)]
+    assert codes(make(tmp_path, evidence={"findings": rows})) == []
 
 
 def test_a_member_forged_with_a_right_checksum_is_found(good: Path) -> None:
