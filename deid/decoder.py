@@ -36,6 +36,7 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         "boxes": boxes,
         "attributes": dict(result.attributes),
         "pixels": result.pixels is not None,
+        "doubt": result.doubt,
     }
     return answer, result.pixels or b""
 

@@ -119,7 +119,7 @@ class DicomCleaner:
                 "sop_class": sop_class,
             },
             mapped=cleaned.mapped,
-            review="pixels not searched" if measured else "",
+            review="pixels not searched" if measured else pixel.doubt if pixel is not None else "",
         )
 
     def _sop_class(self, file: DicomFile) -> str:

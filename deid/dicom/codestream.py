@@ -3,36 +3,52 @@
 JPEG and JPEG-LS (ITU-T T.81 B.1, T.87 C) and JPEG 2000 (T.800 A.9.2) streams have segments that
 hold anything: APPn, COM. They are cut out of the headers; the entropy-coded data stay as they
 were. What is not understood is not passed on: the frame is then decoded and written uncompressed.
+
+Decoders skip what they do not need, so a place that they skip is a place to hide in: tables that
+no component uses, bytes behind the last coefficient, samples of more bits than the file says it
+stores. A segment is passed on only in its exact form, and a stream in which something reads as
+text is decoded too: of random bytes one in some hundred megabytes does, and that costs its size.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
+
+from deid.dicom.values import reads_as_text
 
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
-_KEPT_SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xF7, 0xF8})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-J2K_COMMENT = 0xFF64
+_LOSSLESS_LS = 0xF7
+_TAIL_BYTES = 32
+# Comments, and the lengths and places of parts, which only spare a decoder some seeking.
+_J2K_DROPPED = frozenset({0xFF64, 0xFF55, 0xFF57, 0xFF63})
+# What says how to decode: size, capabilities, coding style, quantisation, region, order.
 _J2K_HEADER = frozenset(
-    {0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61, 0xFF63,
-     0xFF55, 0xFF57, 0xFF58, 0xFF59}
+    {0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF59}
 )  # fmt: skip
+_J2K_SIZE = 0xFF51
 
 
-def cleaned(frame: bytes) -> bytes | None:
-    """The frame's codestream without free segments; None where that cannot be proven."""
+def cleaned(frame: bytes, stored: int) -> bytes | None:
+    """The frame's codestream without free segments; None where that cannot be proven.
+
+    ``stored`` is BitsStored: samples of more bits could show another picture in the bits above.
+    """
     try:
         if frame[:3] == b"\xff\xd8\xff":
-            return _jpeg(frame)
+            return _jpeg(frame, stored)
         if frame[:4] == b"\xff\x4f\xff\x51":
-            return _jpeg2000(frame)
+            return _jpeg2000(frame, stored)
     except (struct.error, IndexError):
         pass
     return None
 
 
-def _jpeg(frame: bytes) -> bytes | None:
+def _jpeg(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\xd8"]
+    wanted: set[int] = set()  # quantisation tables that a component uses
+    given: set[int] = set()
     position = 2
     while True:
         if frame[position] != 0xFF:
@@ -43,7 +59,8 @@ def _jpeg(frame: bytes) -> bytes | None:
             continue
         if marker == 0xD9:
             kept.append(b"\xff\xd9")
-            return b"".join(kept) if _only_padding(frame, position + 2) else None
+            whole = _only_padding(frame, position + 2) and given <= wanted
+            return b"".join(kept) if whole else None
         if marker in _BARE:
             position += 2
             continue
@@ -53,22 +70,101 @@ def _jpeg(frame: bytes) -> bytes | None:
             return None
         segment = frame[position:end]
         position = end
+        body = segment[4:]
         if marker == 0xDA:
+            if len(body) != 4 + 2 * body[0]:
+                return None
             kept.append(segment)
             end = _scan_end(frame, position)
-            if end < 0:
+            if end < 0 or _holds_text(frame[position:end]):
                 return None
             kept.append(frame[position:end])
             position = end
-        elif marker in _KEPT_SEGMENTS or marker in _FRAMES or _harmless(marker, segment):
+        elif marker in _FRAMES or marker == _LOSSLESS_LS:
+            if len(body) != 6 + 3 * body[5] or body[0] > max(8, stored):
+                return None
+            wanted.update(body[8::3])
             kept.append(segment)
+        elif marker in _EXACT:
+            if not _EXACT[marker](body):
+                return None
+            if marker == 0xDB:
+                given.update(_quantisation(body) or ())
+            kept.append(segment)
+        elif marker in _APPLICATION:
+            plain = _APPLICATION[marker](body)
+            if plain is not None:
+                kept.append(segment[:4] + plain)
+        elif not (0xE1 <= marker <= 0xEF or marker == 0xFE):
+            return None
 
 
-def _harmless(marker: int, segment: bytes) -> bool:
-    """The two application segments that say how colours are stored, in their exact form."""
-    if marker == 0xE0:
-        return len(segment) == 18 and segment[4:9] == b"JFIF\0" and segment[16:18] == b"\0\0"
-    return marker == 0xEE and len(segment) == 16 and segment[4:9] == b"Adobe"
+def _holds_text(coded: bytes) -> bool:
+    """Whether coded data read as text somewhere, or, by a stricter look, at their end."""
+    return reads_as_text(coded) or reads_as_text(coded[-_TAIL_BYTES:], short=True)
+
+
+def _jfif(body: bytes) -> bytes | None:
+    """The segment's one meaning for a decoder is that it is there: its numbers are set."""
+    exact = len(body) == 14 and body[:5] == b"JFIF\0"
+    return b"JFIF\0\1\1\0\0\1\0\1\0\0" if exact else None
+
+
+def _adobe(body: bytes) -> bytes | None:
+    """Only the last byte says how colours are stored."""
+    exact = len(body) == 12 and body[:5] == b"Adobe" and body[11] <= 2
+    return b"Adobe\0\x64\0\0\0\0" + body[11:] if exact else None
+
+
+_APPLICATION: Mapping[int, Callable[[bytes], bytes | None]] = {0xE0: _jfif, 0xEE: _adobe}
+
+
+def _quantisation(body: bytes) -> set[int] | None:
+    """The numbers of the tables of a DQT segment; None for anything else in it."""
+    found: set[int] = set()
+    position = 0
+    while position < len(body):
+        number = body[position]
+        if number >> 4 > 1 or number & 15 > 3 or number & 15 in found:
+            return None
+        found.add(number & 15)
+        position += 1 + 64 * (1 + (number >> 4))
+    return found if position == len(body) else None
+
+
+def _is_huffman(body: bytes) -> bool:
+    """Whether a DHT segment holds whole tables, each number once, with values that codes have."""
+    seen = set()
+    position = 0
+    while position < len(body):
+        number = body[position]
+        counts = body[position + 1 : position + 17]
+        values = body[position + 17 : position + 17 + sum(counts)]
+        if len(counts) != 16 or len(values) != sum(counts) or len(set(values)) != len(values):
+            return False
+        # T.81 C: of the codes of each length as many as there are, and not all.
+        room = 1
+        for count in counts:
+            room = 2 * room - count
+            if room < 0:
+                return False
+        if number in seen or number >> 4 > 1 or number & 15 > 3:
+            return False
+        # T.81 F.1.2: a size of at most 16 bits (lossless, DC), or a run and a size of at most 15.
+        if not number >> 4 and max(values, default=0) > 16:
+            return False
+        seen.add(number)
+        position += 17 + len(values)
+    return position == len(body)
+
+
+_EXACT: Mapping[int, Callable[[bytes], bool]] = {
+    0xC4: _is_huffman,
+    0xDB: lambda body: _quantisation(body) is not None,
+    0xDD: lambda body: len(body) == 2,
+    # JPEG-LS presets (T.87 C.2.4.1.1); its other kinds are mapping tables of any content.
+    0xF8: lambda body: len(body) == 11 and body[0] == 1,
+}
 
 
 def _scan_end(frame: bytes, position: int) -> int:
@@ -91,17 +187,20 @@ def _only_padding(frame: bytes, position: int) -> bool:
     return not frame[position:].strip(b"\0\xff") and len(frame) - position <= 4
 
 
-def _jpeg2000(frame: bytes) -> bytes | None:
+def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\x4f"]
     position = 2
     while True:
         marker, length = struct.unpack_from(">HH", frame, position)
         if marker == 0xFF90:
             break
-        if marker == J2K_COMMENT:
+        if marker in _J2K_DROPPED:
             pass
         elif marker in _J2K_HEADER:
-            kept.append(frame[position : position + 2 + length])
+            segment = frame[position : position + 2 + length]
+            if marker == _J2K_SIZE and any((bits & 0x7F) + 1 > stored for bits in segment[40::3]):
+                return None
+            kept.append(segment)
         else:
             return None
         position += 2 + length
@@ -114,7 +213,10 @@ def _jpeg2000(frame: bytes) -> bytes | None:
         if marker != 0xFF90:
             return None
         size = struct.unpack_from(">I", frame, position + 6)[0]
-        if size < 14 or position + size + 2 > len(frame):
+        end = position + size
+        if size < 14 or end + 2 > len(frame):
+            return None
+        if _holds_text(frame[position:end]):
             return None
         inner = position + 12
         while True:

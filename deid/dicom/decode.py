@@ -20,7 +20,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pack_bits
 
 from deid.dicom import display
-from deid.pixels.interface import Box, Detector, without_contained
+from deid.pixels.interface import Box, TextDetector, without_contained
 
 # What decoded samples are, where the file's word speaks of how they were compressed or sampled.
 FULL = {
@@ -31,6 +31,9 @@ FULL = {
 }
 
 
+MANY_FRAMES = "not every frame searched by itself"
+
+
 @dataclass(frozen=True)
 class Examined:
     """What was found; ``pixels`` are little-endian native values where they were rewritten."""
@@ -38,6 +41,7 @@ class Examined:
     boxes: tuple[Box, ...]
     attributes: Mapping[str, Any]
     pixels: bytes | None
+    doubt: str = ""  # why a person has to look at the file, if so
 
 
 def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
@@ -56,8 +60,12 @@ def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
     return dataset, array, dict(properties)
 
 
+# In equalised noise and among calcifications a network sees letters, smaller than letters are.
+LEAST_HEIGHT, LEAST_WIDTH = 9, 16  # pixels
+
+
 def found_in(
-    dataset: Dataset, frames: NDArray[Any], properties: Mapping[str, Any], detector: Detector
+    dataset: Dataset, frames: NDArray[Any], properties: Mapping[str, Any], detector: TextDetector
 ) -> list[Box]:
     """The union of the boxes of every look at the frames."""
     boxes: list[Box] = []
@@ -65,6 +73,14 @@ def found_in(
     for look in display.looks(frames):
         for picture in display.pictures(look, properties, palette):
             boxes.extend(detector.detect(np.ascontiguousarray(picture)))
+        if look.ndim == 2 and look.min() < look.max():
+            glanced = detector.glance(display.equalised(look))
+            boxes.extend(
+                box
+                for box in glanced
+                if min(box.width, box.height) >= LEAST_HEIGHT
+                and max(box.width, box.height) >= LEAST_WIDTH
+            )
     return without_contained(boxes)
 
 
@@ -101,7 +117,7 @@ def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | floa
 
 
 def examine(
-    data: bytes, detector: Detector | None, *, rewrite: bool, marks: Sequence[Box] = ()
+    data: bytes, detector: TextDetector | None, *, rewrite: bool, marks: Sequence[Box] = ()
 ) -> Examined:
     """Look for text in a file's frames and mask it; ``rewrite`` gives native values in any case.
 
@@ -113,8 +129,9 @@ def examine(
     boxes = list(marks)
     if detector is not None:
         boxes += found_in(dataset, frames, properties, detector)
+    doubt = "" if detector is None or display.sees_all(len(frames)) else MANY_FRAMES
     if not boxes and not rewrite:
-        return Examined((), {}, None)
+        return Examined((), {}, None, doubt)
     photometric = str(properties["photometric_interpretation"])
     if boxes:
         frames = masked(frames, boxes, black(dataset, frames, photometric))
@@ -128,6 +145,6 @@ def examine(
         "frames": int(frames.shape[0]),
     }
     if bits == 1:
-        return Examined(tuple(boxes), attributes, bytes(pack_bits(frames, pad=False)))
+        return Examined(tuple(boxes), attributes, bytes(pack_bits(frames, pad=False)), doubt)
     little = np.ascontiguousarray(frames).astype(frames.dtype.newbyteorder("<"), copy=False)
-    return Examined(tuple(boxes), attributes, little.tobytes())
+    return Examined(tuple(boxes), attributes, little.tobytes(), doubt)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
-SAMPLED_FRAMES = 3
+EACH_FRAME = 12
+"""So many frames are looked at one by one; of more, groups of them are."""
+
 _SUBSAMPLE = 1 << 16
 
 
@@ -42,6 +44,26 @@ def grey(frame: NDArray[Any], *, inverted: bool) -> list[NDArray[np.uint8]]:
     return [255 - picture if inverted else picture for picture in pictures]
 
 
+def equalised(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values ``[rows, columns]`` by their rank among all pixels, as 0 to 255.
+
+    Every value gets as much of the scale as it has pixels: what a viewer sees with a narrow
+    window, be it a few values above a background of thousands, stands out.
+    """
+    frame = np.nan_to_num(frame) if frame.dtype.kind == "f" else frame
+    if frame.dtype.kind == "f" or frame.dtype.itemsize > 2:
+        least, most = float(frame.min()), float(frame.max())
+        scaled = (frame.astype(np.float64) - least) * (65535 / max(most - least, 1e-9))
+        frame = scaled.astype(np.uint16)
+    values = frame.astype(np.int32) - int(frame.min())
+    counts = np.bincount(values.ravel())
+    ranks = np.cumsum(counts) - counts / 2
+    seen = ranks[counts > 0]
+    low, high = float(seen[0]), float(seen[-1])
+    table = np.clip((ranks - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
+    return np.asarray(table[values], dtype=np.uint8)
+
+
 def colour(frame: NDArray[Any], photometric: str, bits: int) -> NDArray[np.uint8]:
     """A colour frame ``[rows, columns, 3]`` as red, green, blue."""
     shifted = (frame >> (bits - 8)).astype(np.uint8) if bits > 8 else frame.astype(np.uint8)
@@ -59,18 +81,31 @@ def pictures(
         return [colour(frame, photometric, int(properties["bits_stored"]))]
     if photometric == "PALETTE COLOR" and palette is not None:
         shown = np.asarray(apply_color_lut(frame, palette))
-        return [(shown >> 8).astype(np.uint8) if shown.dtype.itemsize > 1 else shown]
+        shown = (shown >> 8).astype(np.uint8) if shown.dtype.itemsize > 1 else shown
+        # Two numbers of one colour look the same, and are told apart by whoever reads the numbers.
+        return [shown, *grey(frame, inverted=False)]
     return grey(frame, inverted=photometric == "MONOCHROME1")
 
 
 def looks(frames: NDArray[Any]) -> list[NDArray[Any]]:
     """What to look at of ``[frames, rows, columns(, samples)]``.
 
-    All of a few frames; of many, the maximum and minimum over all of them, which show a text that
-    stands in one frame only, and some frames themselves.
+    Each of a few frames. Of many, neighbours in groups, each by its maximum, its minimum and its
+    first frame: a text that is neither the brightest nor the darkest of its few neighbours, and
+    not in the first, may be missed, so :func:`sees_all` says that a person has to look.
     """
     count = frames.shape[0]
-    if count <= SAMPLED_FRAMES:
+    if count <= EACH_FRAME:
         return list(frames)
-    chosen = sorted({0, count // 2, count - 1})
-    return [frames.max(axis=0), frames.min(axis=0), *(frames[index] for index in chosen)]
+    found: list[NDArray[Any]] = []
+    for group in np.array_split(np.arange(count), EACH_FRAME):
+        members = frames[group[0] : group[-1] + 1]
+        found += [members[0], members.max(axis=0)]
+        if len(members) > 1:
+            found.append(members.min(axis=0))
+    return found
+
+
+def sees_all(frames: int) -> bool:
+    """Whether :func:`looks` gives every frame as it is."""
+    return frames <= EACH_FRAME

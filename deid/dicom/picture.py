@@ -14,14 +14,21 @@ LARGEST_SIDE = 2048
 
 
 def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
-    """A DICOM file (the middle frame of several) or a photograph as PNG, at most 2048 wide.
+    """A DICOM file or a photograph as PNG, at most 2048 wide.
+
+    Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
 
     The first value is the size of the image itself, in which boxes are given.
     """
     if data[128:132] == b"DICM" or data[:2] in (b"\x08\x00", b"\x02\x00"):
         dataset, frames, properties = stored(data)
         palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
-        shown = display.pictures(frames[frames.shape[0] // 2], properties, palette)
+        if palette is None:
+            dark = str(properties["photometric_interpretation"]) == "MONOCHROME1"
+            frame = frames.min(axis=0) if dark else frames.max(axis=0)
+        else:
+            frame = frames[frames.shape[0] // 2]
+        shown = display.pictures(frame, properties, palette)
         image = Image.fromarray(shown[0] if shown else np.zeros(frames.shape[1:3], np.uint8))
     else:
         image = _photo(data)

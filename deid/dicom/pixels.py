@@ -64,6 +64,7 @@ class Cleaned:
     attributes: dict[int, Element] = field(default_factory=dict)
     boxes: list[list[Any]] = field(default_factory=list)
     action: str = ""
+    doubt: str = ""
 
 
 def facts_of(elements: list[Element]) -> Facts:
@@ -186,6 +187,22 @@ def _without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
     return value if np.array_equal(plain, words) else bytes(plain.tobytes())
 
 
+def _check_range(pixels: bytes, allocated: int, facts: Facts) -> None:
+    """Hold a file whose decoded samples use more bits than it says to store.
+
+    Nobody can tell whether the bits above are a picture of their own or the file's number wrong.
+    """
+    if allocated not in (8, 16, 32) or facts.stored >= allocated:
+        return
+    words = np.frombuffer(pixels, np.dtype(f"<i{allocated // 8}"))
+    limit = 1 << facts.stored
+    low, high = int(words.min()), int(words.max())
+    unsigned = low >= 0 and high < limit
+    signed = -(limit >> 1) <= low and high < limit >> 1
+    if not unsigned and not (facts.signed and signed):
+        raise Quarantined("bad-pixels")
+
+
 def _native_vr(tag: int, facts: Facts) -> str:
     if tag in FLOATS:
         return "OF" if tag == 0x7FE00008 else "OD"
@@ -204,7 +221,7 @@ def _recompressed(holder: Element, facts: Facts, syntax: str) -> Cleaned | None:
         return None
     if len(frames) != facts.frames:
         return None
-    kept = [codestream.cleaned(bytes(frame)) for frame in frames]
+    kept = [codestream.cleaned(bytes(frame), facts.stored) for frame in frames]
     if any(frame is None for frame in kept):
         return None
     fragments: list[Buffer] = [b"", *(frame for frame in kept if frame is not None)]
@@ -247,6 +264,7 @@ def _looked_at(
     if not answer["pixels"]:
         if rewritten is None or boxes:
             raise Quarantined("cannot-decode")
+        rewritten.doubt = str(answer["doubt"])
         return rewritten
     attributes = answer["attributes"]
     allocated = int(attributes["BitsAllocated"])
@@ -258,12 +276,15 @@ def _looked_at(
         facts.rows, facts.columns, facts.frames,
     ) or len(pixels) != expected.native_bytes():  # fmt: skip
         raise Quarantined("cannot-decode")
+    if syntax not in NATIVE and holder.tag == PIXEL_DATA:
+        _check_range(pixels, allocated, facts)
     return Cleaned(
         Element(holder.tag, _native_vr(holder.tag, expected), pixels),
         EXPLICIT,
         _native_attributes(attributes, facts, holder.tag),
         boxes,
         "C",
+        str(answer["doubt"]),
     )
 
 

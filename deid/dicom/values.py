@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
+import struct
 import warnings
 from functools import cache, lru_cache
 
 from pydicom import charset
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VM
+from pydicom.datadict import dictionary_has_tag, dictionary_VM
 
 from deid.dicom import text as free_text
 from deid.dicom.stream import Buffer
@@ -23,6 +25,7 @@ _CODE_VALUE = re.compile(
     r"(?:[A-Z]{1,3}-)?[A-Z]?[0-9A-F]{2,12}(?:-[0-9])?\Z|[A-Za-z0-9{}./%^_-]{1,8}\Z"
 )
 _UID = re.compile(r"[0-9.]{1,64}\Z")
+_DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
 _DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?\Z")
 _TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?\Z")
@@ -70,9 +73,24 @@ def is_number(value: Buffer, vr: str, own: frozenset[str]) -> bool:
         # The length first: a pattern is not tried on a megabyte of digits.
         if len(part) > longest or pattern.fullmatch(part) is None:
             return False
-        if len(part) >= 4 and own and part.strip(b" \0+-").decode("ascii") in own:
+        plain = part.strip(b" \0+-").decode("ascii")
+        if len(plain) >= 4 and own and plain in own:
+            return False
+        if is_a_persons_number(plain):
             return False
     return True
+
+
+def is_a_persons_number(digits: str) -> bool:
+    """Whether whole digits are those of a day, a telephone or a register, not of a measure.
+
+    No device measures ten figures exactly; a dose in becquerels ends in zeros.
+    """
+    if not digits.isdigit():
+        return False
+    return len(digits.rstrip("0")) >= 10 or bool(
+        (len(digits) == 8 and _DAY.match(digits)) or (len(digits) >= 9 and digits.startswith("0"))
+    )
 
 
 @lru_cache(maxsize=1 << 13)
@@ -102,9 +120,15 @@ def code(tag: int, value: Buffer, own: frozenset[str]) -> bytes:
 def code_value(value: Buffer, own: frozenset[str]) -> bytes:
     """A code's value, if it has the form of one and is none of the patient's own numbers."""
     text = bytes(value).decode("ascii", "replace").strip(" \0")
-    if _CODE_VALUE.match(text) and text.lower() not in own:
-        return text.encode()
-    return b""
+    if not _CODE_VALUE.match(text) or text.lower() in own or is_a_persons_number(text):
+        return b""
+    # Codes of letters alone are short, or words (UCUM's units stand in braces); names are longer.
+    if any(
+        len(word) > 3 and word.isalpha() and not free_text.is_known_word(word)
+        for word in re.findall(r"[^\W_]+", text)
+    ):
+        return b""
+    return text.encode()
 
 
 def scheme(value: Buffer) -> bytes:
@@ -179,6 +203,15 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
         most = _most_values(tag)
         if len(value) % size or (most and len(value) > most * size):
             return False
+        if vr == "AT":
+            return all(_is_tag(number) for number in struct.iter_unpack("<HH", bytes(value)))
+        # Eight letters as one number are beyond any measure, and so are four as a whole one.
+        if len(value) >= (6 if size == 2 else 8) and _LETTERS.match(bytes(value)):
+            return False
+        if vr in ("UL", "SL") and _FOUR_LETTERS.match(bytes(value)):
+            return False
+    if len(value) > 8 and len(value) <= _SEARCHED_BYTES and reads_as_text(value):
+        return False
     if len(value) <= 8 or len(value) > _SEARCHED_BYTES:
         return True
     raw = bytes(value).lower()
@@ -186,6 +219,53 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
     return not any(
         word.encode() in raw or word.encode() in plain for word in own if len(word) >= _OWN_LENGTH
     )
+
+
+_LETTERS = re.compile(rb"(?=.*[A-Za-z0-9]{3})[A-Za-z0-9^ ,.=-]+\0*\Z", re.DOTALL)
+_FOUR_LETTERS = re.compile(rb"[A-Za-z]{4}\Z")
+
+
+def _is_tag(number: tuple[int, int]) -> bool:
+    """Whether a group and an element are those of an attribute, not letters."""
+    group, element = number
+    if group & 1:
+        # A creator's block says only where it lies; letters lie where no vendor writes.
+        return 0x10 <= element >> 8 <= 0xFF and group <= 0x20FF
+    return dictionary_has_tag((group << 16) | element)
+
+
+_TEXT = re.compile(
+    rb"[A-Za-z^ ,.=]{10,}|[0-9./-]{9,}"
+    rb"|(?:[\xea-\xed][\x80-\xbf]{2}){3,}|(?:[\xb0-\xc8][\xa1-\xfe]){6,}"
+)
+_SHORT_TEXT = re.compile(
+    rb"[A-Za-z0-9^ ,.=/-]{6,}"
+    rb"|(?:[\xea-\xed][\x80-\xbf]{2}){2,}|(?:[\xb0-\xc8][\xa1-\xfe]){4,}"
+)
+
+
+def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
+    """Whether bytes that should be numbers hold a run that reads as words or a date.
+
+    In plain bytes, and in every second byte as 16-bit numbers hold text. A run of few different
+    bytes, or one that only rises or only falls, is a pattern or a ramp and no word. ``short``
+    asks for shorter runs, for few bytes.
+    """
+    raw = bytes(value)
+    pattern, different = (_SHORT_TEXT, 4) if short else (_TEXT, 5)
+    for view in (raw, raw[::2], raw[1::2]):
+        for found in pattern.finditer(view):
+            run = found[0]
+            if len(set(run)) < (3 if run[:1].isdigit() and not short else different):
+                continue
+            if not _is_ramp(run) and not (_is_ramp(run[::2]) and _is_ramp(run[1::2])):
+                return True
+    return False
+
+
+def _is_ramp(run: bytes) -> bool:
+    steps = [other - one for one, other in itertools.pairwise(run)]
+    return all(step >= 0 for step in steps) or all(step <= 0 for step in steps)
 
 
 BINARY_SIZES = {

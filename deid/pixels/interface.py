@@ -74,6 +74,14 @@ class Detector(Protocol):
         ...
 
 
+class TextDetector(Detector, Protocol):
+    """Finds text."""
+
+    def glance(self, image: Image) -> list[Box]:
+        """What one quick look finds, as :meth:`detect` gives it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Together:
     """Several detectors as one: every box of each of them, what one contains not repeated."""

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image, ImageDraw
 
 from deid.dicom.clean import DicomCleaner, Result
+from synthetic.lettering import open_font
 from tests.deid import dicom_files
 
 SHAPE = (256, 384)
@@ -102,6 +104,68 @@ def test_text_in_one_frame_of_many(cleaner: DicomCleaner) -> None:
     output = b"".join(cleaner.clean(dicom_files.written(data), "0").chunks)
     after = pydicom.dcmread(io.BytesIO(output)).pixel_array
     assert (after[3][where] == 255).mean() < 0.02
+
+
+@pytest.mark.parametrize("level", [1, 3, 40])
+def test_text_that_only_a_narrow_window_shows(level: int, cleaner: DicomCleaner) -> None:
+    """A few values above a background of thousands: invisible in 256 greys of the whole range."""
+    where, picture = letters(), background(14)
+    picture[:, :] += 200
+    picture[:120] = 0
+    picture[where] = level
+    assert covered(cleaner.clean(file_of(picture, BitsStored=14), "0"), where) > 0.98
+
+
+def test_text_inside_the_window_of_a_noisy_picture(cleaner: DicomCleaner) -> None:
+    where = letters()
+    picture = np.random.default_rng(1).normal(1040, 6, SHAPE).round().astype("<u2")
+    picture[-60:, :100] = 4000
+    picture[where] += 40
+    assert covered(cleaner.clean(file_of(picture, BitsStored=12), "0"), where) > 0.98
+
+
+@pytest.mark.parametrize("size", [60, 110])
+def test_letters_as_tall_as_organs(size: int, cleaner: DicomCleaner) -> None:
+    font = open_font("KIM 19", size)
+    drawn = Image.new("L", SHAPE[::-1])
+    ImageDraw.Draw(drawn).text((10, 60), "KIM 19", font=font, fill=255)
+    where, picture = np.asarray(drawn) > 127, background(12)
+    picture[where] = picture.max()
+    assert covered(cleaner.clean(file_of(picture, BitsStored=12), "0"), where) > 0.95
+
+
+def test_text_of_one_palette_colour_told_by_its_numbers(cleaner: DicomCleaner) -> None:
+    where = letters()
+    indexes = np.full(SHAPE, 100, "u1")
+    indexes[where] = 160
+    ramp = (np.arange(256, dtype="<u2") * 257).copy()
+    ramp[160] = ramp[100]
+    tables: dict[str, object] = {}
+    for name in ("Red", "Green", "Blue"):
+        tables[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        tables[f"{name}PaletteColorLookupTableData"] = ramp.tobytes()
+    file = file_of(indexes, PhotometricInterpretation="PALETTE COLOR", **tables)
+    assert covered(cleaner.clean(file, "0"), where) > 0.98
+
+
+@pytest.mark.parametrize("count", [9, 20])
+def test_text_that_is_neither_brightest_nor_darkest_of_its_frames(
+    count: int, cleaner: DicomCleaner
+) -> None:
+    where = letters()
+    frames = np.zeros((count, *SHAPE), "u1")
+    frames[1] = 255
+    frames[7][where] = 120
+    data = dicom_files.base("1.2.840.10008.5.1.4.1.1.7.2", "OT")
+    data.Rows, data.Columns, data.NumberOfFrames = *SHAPE, count
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data.PixelData = frames.tobytes()
+    result = cleaner.clean(dicom_files.written(data), "0")
+    after = pydicom.dcmread(io.BytesIO(b"".join(result.chunks))).pixel_array
+    assert (after[7][where] == 120).mean() < 0.02
+    # Of many frames some were looked at together only: a person has to see the file.
+    assert bool(result.review) is (count > 12)
 
 
 def test_an_annotation_of_no_that_lies(cleaner: DicomCleaner) -> None:

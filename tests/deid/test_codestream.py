@@ -1,0 +1,155 @@
+"""Nothing hides where a decoder does not look: unused tables, tails, bits above the stored ones."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000, JPEGLSLossless
+
+from deid.dicom import codestream
+from deid.dicom.clean import DicomCleaner
+from deid.dicom.values import reads_as_text
+from deid.quarantine import Quarantined
+from tests.deid import dicom_files
+
+SECRET = b"QWOZNIAKX^MINJI 19770315"
+PLAIN = dicom_files.jpeg_frame()
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def with_segment(marker: int, body: bytes) -> bytes:
+    return PLAIN[:2] + segment(marker, body) + PLAIN[2:]
+
+
+HIDDEN: dict[str, Callable[[], bytes]] = {
+    "unused quantisation table": lambda: with_segment(0xDB, b"\3" + (SECRET * 3)[:64]),
+    "unused Huffman table": lambda: with_segment(
+        0xC4, b"\x13" + bytes([0] * 7 + [len(SECRET)] + [0] * 8) + SECRET
+    ),
+    "restart interval": lambda: with_segment(0xDD, b"\0\0" + SECRET),
+    "number of lines": lambda: with_segment(0xDC, SECRET),
+    "arithmetic conditioning": lambda: with_segment(0xCC, SECRET),
+    "expansion": lambda: with_segment(0xDF, SECRET),
+    "behind the last coefficient": lambda: PLAIN[:-2] + SECRET + PLAIN[-2:],
+    "a short word behind it": lambda: PLAIN[:-2] + b"KimMin" + PLAIN[-2:],
+    "Adobe's free bytes": lambda: with_segment(0xEE, b"AdobeKimMin\1"),
+    "JFIF's density": lambda: with_segment(0xE0, b"JFIF\0KimMin1\0\0"),
+}
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+def test_a_jpeg_keeps_no_word(place: str, cleaner: DicomCleaner) -> None:
+    frame = HIDDEN[place]()
+    secret = SECRET if SECRET in frame else b"KimMin"
+    assert secret in frame
+    kept = codestream.cleaned(frame, 8)
+    assert kept is None or secret not in kept
+    try:
+        made = cleaner.clean(dicom_files.compressed(frame, dicom_files.JPEG_BASELINE), "0")
+    except Quarantined:
+        return
+    assert secret not in b"".join(made.chunks)
+
+
+def test_an_ordinary_jpeg_stays_as_it_is() -> None:
+    kept = codestream.cleaned(PLAIN, 8)
+    assert kept is not None and len(kept) == len(PLAIN)
+
+
+def jpeg_2000() -> bytes:
+    from openjpeg.utils import encode_array
+
+    grey = np.random.default_rng(3).integers(100, 110, (64, 64)).astype(np.uint8)
+    frame: bytes = encode_array(grey, photometric_interpretation=2, codec_format=0)
+    return frame
+
+
+@pytest.mark.parametrize("marker", [0x50, 0x53, 0x55, 0x57, 0x58, 0x59, 0x5D, 0x60, 0x61, 0x63])
+def test_a_jpeg_2000_keeps_no_word_in_its_header(marker: int, cleaner: DicomCleaner) -> None:
+    frame = jpeg_2000()
+    start = frame.index(b"\xff\x90")
+    frame = frame[:start] + segment(marker, b"\0" + SECRET) + frame[start:]
+    try:
+        made = cleaner.clean(dicom_files.compressed(frame, JPEG2000), "0")
+    except Quarantined:
+        return
+    assert SECRET not in b"".join(made.chunks)
+
+
+def test_a_jpeg_2000_keeps_no_word_behind_its_packets() -> None:
+    frame = jpeg_2000()
+    start = frame.index(b"\xff\x90")
+    size = struct.unpack_from(">I", frame, start + 6)[0]
+    longer = frame[: start + 6] + struct.pack(">I", size + len(SECRET)) + frame[start + 10 :]
+    longer = longer[: start + size] + SECRET + longer[start + size :]
+    assert codestream.cleaned(frame, 8) is not None
+    assert codestream.cleaned(longer, 8) is None
+
+
+def jpeg_ls(stored: int, bits: int) -> bytes:
+    """A file whose frame has samples of 16 bits with ``bits`` set, said to store fewer."""
+    data = dicom_files.base()
+    words = np.frombuffer(data.PixelData, "<u2") | bits
+    data.BitsStored, data.HighBit, data.PixelData = 16, 15, words.tobytes()
+    file = pydicom.dcmread(io.BytesIO(dicom_files.written(data)))
+    file.compress(JPEGLSLossless)
+    file.BitsStored, file.HighBit = stored, stored - 1
+    out = io.BytesIO()
+    file.save_as(out)
+    return out.getvalue()
+
+
+def test_bits_above_the_stored_ones_are_held_in_compressed_frames_too(
+    cleaner: DicomCleaner,
+) -> None:
+    with pytest.raises(Quarantined, match="bad-pixels"):
+        cleaner.clean(jpeg_ls(12, 0xA000), "0")
+    plain = cleaner.clean(jpeg_ls(12, 0), "0")
+    made = pydicom.dcmread(io.BytesIO(b"".join(plain.chunks)))
+    # Nothing proves the bits of such a frame empty but decoding it.
+    assert made.file_meta.TransferSyntaxUID.is_compressed is False
+    assert made.pixel_array.max() < 4096
+
+
+def test_a_jpeg_ls_keeps_no_mapping_table(cleaner: DicomCleaner) -> None:
+    data = pydicom.dcmread(io.BytesIO(jpeg_ls(16, 0)))
+    from pydicom.encaps import generate_frames
+
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    assert codestream.cleaned(frame, 16) == frame.rstrip(b"\0") or codestream.cleaned(frame, 16)
+    frame = frame[:2] + segment(0xF8, b"\2" + SECRET) + frame[2:]
+    assert codestream.cleaned(frame, 16) is None
+    data.PixelData = encapsulate([frame])
+    out = io.BytesIO()
+    data.save_as(out)
+    assert SECRET not in b"".join(cleaner.clean(out.getvalue(), "0").chunks)
+
+
+@pytest.mark.parametrize(
+    ("value", "short", "expected"),
+    [
+        (SECRET, False, True),
+        (b"\x07\x80" + SECRET + b"\xff\x00", False, True),
+        (SECRET.decode().encode("utf-16-le"), False, True),
+        ("황보명희".encode(), False, True),
+        ("황보명희김민준".encode("cp949"), False, True),
+        (b"Kim^Min", False, False),
+        (b"Kim^Min", True, True),
+        (bytes(range(256)) * 2, False, False),
+        (bytes(range(255, -1, -1)), False, False),
+        (np.arange(4096, dtype="<u2").tobytes(), False, False),
+        (np.arange(0, 65536, 17, dtype="<u2").tobytes(), False, False),
+        (b"2" * 64, False, False),
+    ],
+)
+def test_what_reads_as_text(value: bytes, short: bool, expected: bool) -> None:
+    assert reads_as_text(value, short=short) is expected
