@@ -17,6 +17,7 @@ _OWN_TAGS = frozenset(
     {
         0x00100010, 0x00100020, 0x00101000, 0x00101001, 0x00101005, 0x00101060, 0x00080050,
         0x00200010, 0x00102154, 0x00101040, 0x00380010, 0x00402016, 0x00402017, 0x00321033,
+        0x00100030,
     }
 )  # fmt: skip
 # Pixel values are checked by their own rules (deid/dicom/pixels.py).

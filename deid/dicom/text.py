@@ -18,13 +18,23 @@ _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
 # Dates, telephone and registration numbers: digits joined by separators.
 _JOINED_DIGITS = re.compile(
     # Only from the beginning of a run of digits, or long runs would take quadratic time.
-    r"(?<!\d)(?:\d+(?:\s?[-/:]\s?\d+|\.\d+){2,}|\d+(?:[-/]\d+)+|\d{2,}(?:\s\d{2,}){2,})"
+    r"(?<!\d)(?:\d+(?:\s?[-/:.]\s?\d+){2,}|\d+(?:[-/]\d+)+|\d{2,}(?:\s\d{2,}){2,})"
 )
-_AGE = re.compile(r"\b(\d{2,3})(\s*-?\s*(?:y\b|yo\b|yr|year|세|살))", re.IGNORECASE)
+_MONTH_AND_DAY = re.compile(r"(0?[1-9]|[12]\d|3[01])[-/](0?[1-9]|[12]\d|3[01])\Z")
+# Whether the number stands before its unit or sex, or behind its word.
+_AGE = re.compile(
+    r"\b0?(\d{2,3})(?:\s*-?\s*(?:y\b|y/o\b|yo\b|yrs?\b|years?\b|세|살|歳|岁|ans\b|años)"
+    r"|\s*/?\s*(?:[fmw]\b|female|male|woman|man|여|남))"
+    r"|(?:\bage[ds]?|\by/o|\balter|나이|연령|만|\b[fmw]\s*/?|\bmale|\bfemale)"
+    r"\s*[:=]?\s*0?(\d{2,3})\b",
+    re.IGNORECASE,
+)
+# Names spelled out, numbers with a blank between their digits: K I M, 7-7-0-3.
+_SPELLED = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_]){3,}(?![^\W_])")
 _PIECE = re.compile(r"\d+\.\d+|[^\W_]+|[\W_]+")
-_NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,4})?\Z")
+_NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,4})?\Z", re.ASCII)
 _MIXED = re.compile(r"(?:(\d{1,3}(?:\.\d+)?)([^\W\d_]+)|([^\W\d_]+)(\d{1,3}))([^\W\d_]{0,2})\Z")
-_DIFFUSION = re.compile(r"b\d{2,4}\Z")
+_DIFFUSION = re.compile(r"b\d{1,2}(?:\d|\d?0)?\Z", re.ASCII)
 _PLAIN_SEPARATORS = frozenset(" _/+,;:()[]=-.\n")
 
 
@@ -76,7 +86,8 @@ def clean(text: str, own: frozenset[str], uid: Callable[[str], str]) -> str:
 
 
 def _words(text: str, own: frozenset[str]) -> str:
-    text = _AGE.sub(lambda found: "" if int(found[1]) > OLDEST_AGE else found[0], text)
+    text = _AGE.sub(_young, text)
+    text = _SPELLED.sub(" ", text)
     text = _JOINED_DIGITS.sub(_short_joined, text)
     result: list[str] = []
     separator = ""
@@ -94,7 +105,13 @@ def _words(text: str, own: frozenset[str]) -> str:
     return "".join(result)
 
 
+def _young(found: re.Match[str]) -> str:
+    return " " if int(found[1] or found[2]) > OLDEST_AGE else found[0]
+
+
 def _short_joined(found: re.Match[str]) -> str:
+    if len(found[0]) > 3 and _MONTH_AND_DAY.match(found[0]):
+        return " "
     digits = sum(character.isdigit() for character in found[0])
     decimal = found[0].count(".") == 1 and not re.search(r"[-/:]", found[0])
     return found[0] if digits <= 3 or decimal else " "
