@@ -6,6 +6,7 @@ import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -92,14 +93,15 @@ def _members(path: Path, name: str, prefix: str) -> Iterator[Source]:
     if len(entries) > MEMBERS:
         yield Source(str(path), "", name, 0, "too-large")
         return
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.is_dir():
-            continue
+    files = [entry for entry in entries if not entry.is_dir()]
+    if not files:
+        yield Source(str(path), "", name, 0, "empty")
+    # A name given twice opens one member only, so neither is what it seems.
+    times = Counter(entry.filename for entry in files)
+    for entry in files:
         refused = _refused(entry)
-        if entry.filename in seen:
+        if times[entry.filename] > 1:
             refused = "doubled-member"
-        seen.add(entry.filename)
         yield Source(str(path), entry.filename, prefix + entry.filename, entry.file_size, refused)
 
 

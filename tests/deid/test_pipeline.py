@@ -379,3 +379,22 @@ def test_every_file_of_pydicom_is_accounted_for_without_a_crash(tmp_path: Path) 
         "no-sop-class", "not-dicom", "structured-report", "truncated", "waveform",
     }  # fmt: skip
     assert not unexpected
+
+
+def test_every_zip_and_every_name_in_it_has_a_row(tmp_path: Path, headers_only: Profile) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    with zipfile.ZipFile(src / "nothing.zip", "w"):
+        pass
+    with zipfile.ZipFile(src / "folders.zip", "w") as archive:
+        archive.writestr("HWANGBO/", b"")
+    first, second = dicom_files.base(), dicom_files.base()
+    first.PatientID, second.PatientID = "FIRST", "SECOND"
+    with pytest.warns(UserWarning), zipfile.ZipFile(src / "twice.zip", "w") as archive:
+        for data in (first, second):
+            archive.writestr("a.dcm", dicom_files.written(data))
+    summary = pipeline.run(src, tmp_path / "out", key=KEY, profile=headers_only)
+    # Of two members of one name a reader opens one: which, nobody can say from outside.
+    assert summary.reasons == {"empty": 2, "doubled-member": 2}
+    assert summary.inputs == 4
+    assert digests(tmp_path / "out") == {}
