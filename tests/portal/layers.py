@@ -22,6 +22,7 @@ _ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 _GZIP = re.compile(rb"\x1f\x8b\x08")
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
+_HEX = re.compile(rb"[0-9a-fA-F]{10,}")
 _TEXT = 4 << 20
 
 
@@ -29,7 +30,7 @@ def layers(data: bytes, depth: int = 0) -> Iterator[bytes]:
     """Give the bytes and, as often as it goes, what can be unpacked from them.
 
     Zips, gzip and zlib streams anywhere (PNG's IDAT and zTXt are such), deflated DICOM, JSON's
-    escapes, base64.
+    escapes, base64, hexadecimal digits.
     """
     yield data
     if depth == DEEPEST:
@@ -59,6 +60,10 @@ def _inner(data: bytes) -> Iterator[bytes]:
                 yield base64.b64decode(match[0], validate=True)
             except (binascii.Error, ValueError):
                 continue
+        for match in _HEX.finditer(data):
+            for start in range(2):
+                digits = match[0][start:]
+                yield bytes.fromhex(digits[: len(digits) // 2 * 2].decode())
 
 
 def _png(data: bytes) -> Iterator[bytes]:

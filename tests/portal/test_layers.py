@@ -61,9 +61,14 @@ def deflated(content: bytes) -> bytes:
     return out.getvalue()
 
 
+def hexed(content: bytes) -> bytes:
+    """Return hexadecimal digits that begin in the middle of a run."""
+    return b"abc" + content.hex().encode()
+
+
 @pytest.mark.parametrize(
     "hide",
-    [packed, gzip.compress, zlib.compress, png, noted, deflated, b64encode],
+    [packed, gzip.compress, zlib.compress, png, noted, deflated, b64encode, hexed],
     ids=lambda hide: hide.__name__,
 )
 def test_what_is_compressed_is_seen(hide) -> None:  # type: ignore[no-untyped-def]

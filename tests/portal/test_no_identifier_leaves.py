@@ -3,16 +3,19 @@
 The datasets (b), mammography phantoms, and (c), photographs, are written with identifiers in
 every place that their makers know, sent through the real portal, the real sandbox and the real
 program, examined and published. Then every place that anything may have leaked to is searched for
-every value, in every layer of its bytes.
+every value, in every spelling, in every layer of its bytes; and the published pictures are read
+by a recogniser of text.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +27,9 @@ import pydicom
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import Client
 from PIL import Image, ImageOps
+from rapidocr import RapidOCR
 
 import bundle
 from portal import keys, workplace
@@ -46,16 +51,27 @@ from synthetic.photos import write_photos
 from synthetic.planted import Planted
 from synthetic.search import Search
 from tests.portal.cast import Cast, build
-from tests.portal.ingest.flow import Crew, contents, crew, object_bytes, tree, work, zipped
+from tests.portal.ingest.flow import (
+    Crew,
+    album,
+    contents,
+    crew,
+    ingest,
+    object_bytes,
+    publish,
+    tree,
+    work,
+    zipped,
+)
 from tests.portal.jobs.material import training
 from tests.portal.layers import layers
+from tests.portal.spellings import is_telling, respelt
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.sandbox,
 ]
 
-SHORTEST = 5
 # A day or a time of day: another patient's shifted one may be the same by chance.
 CLOCK = re.compile(r"(19|20)\d\d-?\d\d-?\d\d|\d{6}")
 
@@ -73,8 +89,13 @@ class Hospital:
 
     @property
     def searched(self) -> list[Planted]:
-        """What can be looked for as text."""
-        return [each for each in self.planted if len(each.value) >= SHORTEST]
+        """What can be looked for as text, as it was written."""
+        return [each for each in self.planted if is_telling(each.value)]
+
+    @property
+    def unclocked(self) -> list[Planted]:
+        """What nobody else's day or time can be."""
+        return [each for each in self.searched if not CLOCK.fullmatch(each.value)]
 
     def pictures(self) -> dict[str, list[Planted]]:
         """The texts burned into pictures, by the file's SHA-256."""
@@ -118,7 +139,7 @@ def test_phantoms(
     hospital = phantoms(tmp_path, patients=3)
     people = crew(make_person, "mammography", "mammography")
     assert send(people, hospital) == 0  # the program itself masked every text
-    check_everything(hospital, people.version, tidy, logged())
+    check_everything(hospital, people, tidy, logged())
 
 
 def test_photographs(
@@ -127,7 +148,7 @@ def test_photographs(
     hospital = photographs(tmp_path, subjects=3)
     people = crew(make_person)
     send(people, hospital)
-    check_everything(hospital, people.version, tidy, logged())
+    check_everything(hospital, people, tidy, logged())
 
 
 @pytest.mark.slow
@@ -146,9 +167,9 @@ def test_many_phantoms_and_a_release_trained_on_them(
     work("catalog.make_sample", cast.version.dataset)  # type: ignore[arg-type]
     send(people, hospital)
     path = release(cast, tmp_path)
-    check_everything(hospital, people.version, tidy, logged())
+    check_everything(hospital, people, tidy, logged())
     assert bundle.verify(path, keys.public_keys("release").values()).held
-    assert found_in(Search(hospital.searched), path.read_bytes()) == set()
+    assert found_in(Search(respelt(hospital.unclocked)), path.read_bytes()) == set()
 
 
 @pytest.mark.slow
@@ -158,7 +179,7 @@ def test_many_photographs(
     hospital = photographs(tmp_path, subjects=27)
     people = crew(make_person)
     send(people, hospital)
-    check_everything(hospital, people.version, tidy, logged())
+    check_everything(hospital, people, tidy, logged())
 
 
 def phantoms(tmp_path: Path, patients: int) -> Hospital:
@@ -258,23 +279,33 @@ def release(cast: Cast, tmp_path: Path) -> Path:
     return path
 
 
-def check_everything(
-    hospital: Hospital, version: DatasetVersion, places: list[Path], logs: bytes
-) -> None:
-    search = Search(hospital.searched)
-    check_planted(hospital, search)
+def check_everything(hospital: Hospital, people: Crew, places: list[Path], logs: bytes) -> None:
+    version = people.version
+    check_planted(hospital, Search(hospital.searched))
     check_published(hospital, version)
-    unclocked = Search(each for each in hospital.searched if not CLOCK.fullmatch(each.value))
-    leaks = {
+    check_legible(hospital, version)
+    assert leaks(hospital, people, places, logs) == {}
+    assert not list(workplace.root().iterdir())
+
+
+def leaks(hospital: Hospital, people: Crew, places: list[Path], logs: bytes) -> dict[str, set[str]]:
+    """What of the planted stands anywhere but in the published files, by the place."""
+    version = people.version
+    search, unclocked = Search(respelt(hospital.searched)), Search(respelt(hospital.unclocked))
+    files = database_files()
+    assert files and sum(map(len, files)) > 1 << 16
+    found = {
         "logs": found_in(search, logs),
         "database": set().union(*(found_in(search, value) for value in columns())),
-        "database file": set().union(*(search.found(data) for data in database_files())),
+        # Free pages and the log of writes hold what rows do not any more.
+        "database file": set().union(*(found_in(search, data) for data in files)),
         "sample": found_in(unclocked, sample(version)),
         "objects": set().union(*(search.found(data) for data in object_bytes().values())),
+        "pictures for the officer": found_in(unclocked, drawn(people)),
+        "pages": set().union(*(found_in(unclocked, page) for page in pages(version))),
         **{f"left in {place.name}": left_in(place, search) for place in places},
     }
-    assert {place: values for place, values in leaks.items() if values} == {}
-    assert not list(workplace.root().iterdir())
+    return {place: values for place, values in found.items() if values}
 
 
 def check_planted(hospital: Hospital, search: Search) -> None:
@@ -289,7 +320,7 @@ def check_planted(hospital: Hospital, search: Search) -> None:
         if each.where == "pixels":
             x, y, width, height = each.box or (0, 0, 0, 0)
             assert np.ptp(shown[each.file][y : y + height, x : x + width]) > 60, each
-        elif each.where != "face" and len(each.value) >= SHORTEST:
+        elif each.where != "face" and is_telling(each.value):
             assert each.value in there[each.file], each
 
 
@@ -309,7 +340,7 @@ def check_published(hospital: Hospital, version: DatasetVersion) -> None:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in hospital.files.items()}
     assert set(rows) == set(digests.values())
     assert {row.status for row in rows.values()} == {"written"}
-    anywhere = Search(each for each in hospital.searched if not CLOCK.fullmatch(each.value))
+    anywhere = Search(respelt(hospital.unclocked))
     leaks = {
         path: values
         for path, data in published.items()
@@ -321,7 +352,7 @@ def check_published(hospital: Hospital, version: DatasetVersion) -> None:
         own = [each for each in hospital.searched if each.file == name]
         target = rows[digests[name]].target
         if own and target in published and not name.endswith((".csv", ".json")):
-            assert found_in(Search(own), published[target]) == set(), name
+            assert found_in(Search(respelt(own)), published[target]) == set(), name
     for digest, texts in hospital.pictures().items():
         before = upright(next(d for n, d in hospital.files.items() if digests[n] == digest))
         after = upright(published[rows[digest].target])
@@ -338,6 +369,55 @@ def check_published(hospital: Hospital, version: DatasetVersion) -> None:
             assert data.count(b"\xff\xd8\xff") <= 1, path  # no thumbnail, no second picture
     labels = list(csv.DictReader(io.StringIO(published["labels.csv"].decode())))
     assert sorted(row["file"] for row in labels) == sorted(pictures)
+
+
+def check_legible(hospital: Hospital, version: DatasetVersion) -> None:
+    """A recogniser, which shares nothing with what masked them, reads no text in the pictures."""
+    reader = RapidOCR()
+    published = contents(version)
+    sources = {hashlib.sha256(data).hexdigest(): data for data in hospital.files.values()}
+    texts = hospital.pictures()
+    rows = ReportRow.objects.filter(intake__version=version, source__in=texts)
+    seen_before = 0
+    for row in rows:
+        parts = {part for text in texts[row.source] for part in recognisable(text.value)}
+        before = read(reader, sources[row.source])
+        seen_before += any(part in before for part in parts)
+        after = read(reader, published[row.target])
+        assert {part for part in parts if part in after} == set(), (row.target, after)
+    assert not texts or seen_before  # the recogniser can read what was planted
+
+
+def recognisable(text: str) -> set[str]:
+    """The parts of a text that a recogniser gives: numbers, days and Latin names."""
+    return {part.lower() for part in re.split(r"[\s^_]+", text) if part.isascii() and len(part) > 3}
+
+
+def read(reader: RapidOCR, data: bytes) -> str:
+    """All that a recogniser reads in a picture, in lower case."""
+    grey = upright(data).clip(0, 255).astype(np.uint8)
+    answer = reader(np.stack([grey] * 3, axis=2))
+    return " ".join(answer.txts or ()).lower()
+
+
+def drawn(people: Crew) -> bytes:
+    """The bytes of all pictures after cleaning, as the officer's page shows them."""
+    rows = ReviewItem.objects.filter(version=people.version).exclude(after_object="")
+    streams = []
+    for item in rows:
+        with queries.open_picture(by=people.officer, item=item, side="after") as stream:
+            streams.append(stream.read())
+    assert streams
+    return b"\n".join(streams)
+
+
+def pages(version: DatasetVersion) -> Iterator[bytes]:
+    """What the catalogue says to anybody, as page and as data."""
+    slug = version.dataset.slug
+    for path in (f"/datasets/{slug}/", f"/datasets/{slug}/croissant.json", "/datasets/"):
+        answer = Client().get(path)
+        assert answer.status_code == 200, path
+        yield b"".join(answer) if answer.streaming else answer.content
 
 
 def found_in(search: Search, data: bytes) -> set[str]:
@@ -382,6 +462,41 @@ def left_in(place: Path, search: Search) -> set[str]:
         if path.is_file() and path.suffix != ".sqlite3":
             found |= found_in(search, path.read_bytes()) if _plain(path) else set()
     return found
+
+
+def test_the_search_finds_what_is_put_into_any_place(
+    make_person: Callable[..., Person], tmp_path: Path, tidy: list[Path], logged: Any
+) -> None:
+    """A search that finds nothing must be one that would have found it."""
+    people = crew(make_person)
+    members = album(subjects=2, each=1)
+    work("catalog.make_sample", people.version.dataset)  # type: ignore[arg-type]
+    ingest(people, members)
+    version = publish(people)
+    folder = tmp_path / "hospital"
+    for name, data in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    values = ["이민연", "Hwangbo^Myunghee", "010-6722-4291", "19770315"]
+    hospital = Hospital(folder, [Planted(value, "anywhere", "labels.csv") for value in values])
+    assert leaks(hospital, people, tidy, logged()) == {}
+    logging.getLogger("glovebox.ingest").info("read %s", "Myunghee Hwangbo")
+    (tidy[0] / "left.gz").write_bytes(gzip.compress("이민연".encode("cp949")))
+    (tidy[1] / "+82 10 6722 4291").mkdir()
+    version.reason = "stopped at 1977. 3. 15."
+    version.save(update_fields=["reason"])
+    version.dataset.description = "Of 이민연"
+    version.dataset.save(update_fields=["description"])
+    found = leaks(hospital, people, tidy, logged())
+    assert {"logs", "database", "database file", "pages", "left in tmp", "left in work"} <= set(
+        found
+    )
+    # A row that is gone is still in the file, until its page is written anew.
+    version.dataset.description = "Of nobody"
+    version.dataset.save(update_fields=["description"])
+    assert "이민연" in leaks(hospital, people, tidy, b"")["database file"]
+    shutil.rmtree(tidy[1] / "+82 10 6722 4291")
 
 
 def _plain(path: Path) -> bool:
