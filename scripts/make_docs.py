@@ -150,7 +150,9 @@ def conformance() -> str:
                 table(["option", "code and meaning", *names], chosen),
                 "*Clean Pixel Data* masks text in the picture. *Clean Recognizable Visual "
                 "Features* masks faces in photographs; DICOM volumes of the head are held for a "
-                "person instead (`head_volumes`), and DICOM files do not claim the option. "
+                "person instead (`head_volumes`), volumes that do not say which part of the body "
+                "they show are always in the officer's sample, and DICOM files do not claim the "
+                "option. "
                 "*Clean Structured Content* and *Clean Graphics* cannot be chosen: "
                 "structured reports and presentation states are quarantined.",
                 "## Rows",

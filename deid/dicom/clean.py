@@ -42,6 +42,7 @@ HEAD_WORDS = frozenset(
 _HEAD_TAGS = frozenset(
     {0x00180015, 0x00081030, 0x0008103E, 0x00181030, 0x00321060, 0x00400254, 0x00400007}
 )
+_BODY_PART = 0x00180015
 _ANATOMY = (0x00082218, 0x00081032)
 
 
@@ -119,8 +120,18 @@ class DicomCleaner:
                 "sop_class": sop_class,
             },
             mapped=cleaned.mapped,
-            review="pixels not searched" if measured else pixel.doubt if pixel is not None else "",
+            review=self._doubt(file, sop_class, measured=measured, pixel=pixel),
         )
+
+    def _doubt(
+        self, file: DicomFile, sop_class: str, *, measured: bool, pixel: pixels.Cleaned | None
+    ) -> str:
+        """Why a person has to look at the output, empty when nothing says so."""
+        if measured:
+            return "pixels not searched"
+        if self.profile.hold_head_volumes and sop_class in VOLUME_CLASSES and not _names_part(file):
+            return "body part not said"
+        return "" if pixel is None else pixel.doubt
 
     def _sop_class(self, file: DicomFile) -> str:
         sop_class = value_of(file.elements, 0x00080016)
@@ -188,6 +199,13 @@ def _is_head(file: DicomFile, sop_class: str) -> bool:
                 if _has_head_word(value_of(item, 0x00080104)):
                     return True
     return False
+
+
+def _names_part(file: DicomFile) -> bool:
+    """Whether a volume says at all what part of the body it shows: else it may be a head."""
+    return bool(value_of(file.elements, _BODY_PART)) or any(
+        element.tag in _ANATOMY and element.items for element in file.elements
+    )
 
 
 def _has_head_word(text: str) -> bool:

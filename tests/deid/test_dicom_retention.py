@@ -164,6 +164,16 @@ def test_head_volumes_are_held_for_a_person(field: str, decoder: Decoder) -> Non
     assert _cleaner(allowed, decoder).clean(file, "0").chunks
 
 
+@pytest.mark.parametrize(("part", "doubted"), [("", True), ("CHEST", False)])
+def test_a_volume_that_does_not_say_what_it_shows_is_seen_by_a_person(
+    part: str, doubted: bool, decoder: Decoder
+) -> None:
+    data = dicom_files.base(dicom_files.CT, "CT")
+    data.BodyPartExamined, data.StudyDescription = part, "routine"
+    result = _cleaner(load("research"), decoder).clean(dicom_files.written(data), "0")
+    assert bool(result.review) is doubted
+
+
 def test_the_mammography_profile_keeps_its_list_and_nothing_else(decoder: Decoder) -> None:
     profile = load("mammography")
     data = dicom_files.base()
