@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
-EACH_FRAME = 12
+EACH_FRAME = 8
 """So many frames are looked at one by one; of more, groups of them are."""
 
 _SUBSAMPLE = 1 << 16

@@ -37,7 +37,7 @@ from portal.accounts.models import Person
 from portal.audit.models import Event
 from portal.catalog import queries as catalog
 from portal.catalog.models import DatasetVersion, Sample
-from portal.ingest import actions, queries
+from portal.ingest import actions, program, queries
 from portal.ingest.models import ReportRow, ReviewItem
 from portal.ingest.sampling import current_round
 from portal.jobs import actions as jobs
@@ -120,15 +120,33 @@ def tidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that gives what the portal logged, at any level, or wrote to a terminal."""
+def logged(
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Return a function that gives what the portal logged, at any level, or wrote to a terminal.
+
+    What the sealed programs wrote is among it: their logs are gone when a version is stored.
+    """
+    sealed: list[str] = []
+    real = program.run
+
+    def kept(job: program.Job, *, log: Path, cancel: Any = None) -> None:
+        try:
+            real(job, log=log, cancel=cancel)
+        finally:
+            sealed.append(log.read_text(errors="replace") if log.exists() else "")
+
+    monkeypatch.setattr(program, "run", kept)
     caplog.set_level(logging.INFO)
     for name in ("glovebox", "portal", "django", "celery", "kombu"):
         caplog.set_level(logging.DEBUG, name)
 
     def words() -> bytes:
         written = capfd.readouterr()
-        return "\n".join([caplog.text, written.out, written.err]).encode()
+        assert any('"inputs"' in each for each in sealed)
+        return "\n".join([caplog.text, written.out, written.err, *sealed]).encode()
 
     return words
 
