@@ -34,6 +34,7 @@ from portal.errors import sentence
 from portal.pages.buttons import done, pressed
 from portal.pages.reader import reader
 from portal.pages.steps import drawn
+from portal.plain_input import whole_number
 
 A_PAGE = 25
 PATH = ("draft", "in_review", "approved")
@@ -114,8 +115,8 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     if not _saved(person, row, form):
         return _form(request, row, form, status=400)
     row = request_for(person, pk)
-    if request.POST.get("remove", "").isdigit():
-        document = get_object_or_404(queries.documents_of(row), pk=request.POST["remove"])
+    if number := whole_number(request.POST.get("remove", "")):
+        document = get_object_or_404(queries.documents_of(row), pk=number)
         said = gettext("The document was removed.")
         pressed(request, lambda: actions.remove_document(by=person, document=document), said=said)
         return redirect("request-edit", pk)

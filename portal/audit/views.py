@@ -21,6 +21,7 @@ from portal.audit.models import Checkpoint, Event
 from portal.audit.record import record_attempt
 from portal.audit.verify import verify
 from portal.pages.reader import reader
+from portal.plain_input import whole_number
 
 EVENTS_A_PAGE = 100
 CHECKPOINTS_SHOWN = 100
@@ -70,8 +71,7 @@ def events(request: HttpRequest) -> HttpResponse:
     fields = form.cleaned_data if form.is_valid() else {}
     where = queries.Filter(**{name: value for name, value in fields.items() if value})
     found = queries.events(viewer=viewer, where=where)
-    before = request.GET.get("before", "")
-    number = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else 0
+    number = whole_number(request.GET.get("before", "")) or 0
     # Looking is an event too; it is written before anything is shown.
     with transaction.atomic():
         details = {**where.as_details(), "before": number, "limit": EVENTS_A_PAGE}

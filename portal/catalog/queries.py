@@ -12,6 +12,7 @@ from portal import blobs, keys
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.models import Dataset, DatasetVersion
+from portal.plain_input import whole_number
 
 
 def public_datasets() -> QuerySet[Dataset]:
@@ -53,9 +54,10 @@ def published(slug: str, number: int | str | None = None) -> DatasetVersion:
     """Return a published version by slug and number (None: the newest). Raises Invalid."""
     rows = DatasetVersion.objects.filter(dataset__slug=slug, state="published")
     if number is not None:
-        if not str(number).isdigit():
+        wanted = whole_number(str(number))
+        if wanted is None:
             raise Invalid(_("A version is a number."), field="version", code="version.number")
-        rows = rows.filter(number=int(number))
+        rows = rows.filter(number=wanted)
     version = rows.select_related("dataset").order_by("-number").first()
     if version is None:
         raise Invalid(

@@ -19,6 +19,7 @@ from portal.accounts.permissions import signed_in
 from portal.catalog.api import VersionSerializer, find_version
 from portal.ingest import actions, queries
 from portal.ingest.models import ReportRow, ReviewItem, Signature
+from portal.plain_input import whole_number
 
 
 class RawStream(BaseParser):
@@ -140,8 +141,7 @@ class Originals(APIView):
     def put(self, request: Request, slug: str, number: int) -> Response:
         version = find_version(request, slug, number)
         stream = cast(BinaryIO, request.data or request._request)
-        length = request.META.get("CONTENT_LENGTH") or ""
-        announced = int(length) if length.isdigit() else None
+        announced = whole_number(request.META.get("CONTENT_LENGTH") or "")
         actions.take_in(by=signed_in(request), version=version, stream=stream, announced=announced)
         return Response(queries.progress(version), status=201)
 

@@ -23,6 +23,7 @@ from portal.accounts.permissions import signed_in
 from portal.jobs import actions, queries
 from portal.jobs import serializers as shapes
 from portal.jobs.models import Job, Submission
+from portal.plain_input import whole_number
 
 
 def _job(request: Request, pk: int) -> Job:
@@ -92,8 +93,8 @@ class Jobs(ListAPIView[Job]):
         given = self.request.query_params
         if given.get("state"):
             rows = rows.filter(state=given["state"])
-        if given.get("grant", "").isdigit():
-            rows = rows.filter(grant=int(given["grant"]))
+        if grant := whole_number(given.get("grant", "")):
+            rows = rows.filter(grant=grant)
         return rows
 
 

@@ -30,6 +30,7 @@ from portal.jobs.transitions import LIVE
 from portal.pages.buttons import done, pressed
 from portal.pages.reader import reader
 from portal.pages.steps import drawn
+from portal.plain_input import whole_number
 
 A_PAGE = 25
 PATH = ("submitted", "checked", "queued", "staging", "running", "collecting", "inspecting",
@@ -90,9 +91,9 @@ def new(request: HttpRequest) -> HttpResponse:
 
 def _check_grant(request: HttpRequest, person: Person) -> None:
     """Refuse by rule, and so record, a grant that exists and is not the reader's to use."""
-    number = request.POST.get("grant", "")
-    if number.isdigit() and not grants_usable_by(person).filter(pk=int(number[:18])).exists():
-        grant = Grant.objects.select_related("version__dataset").filter(pk=int(number[:18])).first()
+    number = whole_number(request.POST.get("grant", ""))
+    if number and not grants_usable_by(person).filter(pk=number).exists():
+        grant = Grant.objects.select_related("version__dataset").filter(pk=number).first()
         upload = request.FILES.get("archive")
         if grant is not None and upload is not None:
             actions.submit(by=person, grant=grant, stream=cast(BinaryIO, upload.file))

@@ -21,6 +21,7 @@ from portal.access.serializers import ReasonInput, VoteInput
 from portal.accounts.api import fields_of
 from portal.accounts.permissions import signed_in
 from portal.jobs.models import Job
+from portal.plain_input import whole_number
 from portal.releases import actions, downloads, queries
 from portal.releases import serializers as shapes
 from portal.releases.models import Release
@@ -47,8 +48,8 @@ class Releases(ListAPIView[Release]):
         given = self.request.query_params
         if given.get("state"):
             rows = rows.filter(state=given["state"])
-        if given.get("job", "").isdigit():
-            rows = rows.filter(job=int(given["job"]))
+        if job := whole_number(given.get("job", "")):
+            rows = rows.filter(job=job)
         return rows
 
     @extend_schema(request=shapes.ProposalInput, responses={201: shapes.ReleaseSerializer})
