@@ -172,6 +172,9 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_SIGNUP_FORM_CLASS = "portal.accounts.signup.NameForm"
 ACCOUNT_EMAIL_VERIFICATION = os.environ.get("GLOVEBOX_EMAIL_VERIFICATION", "none")
+# Requests name their analysts by address, so nobody takes another without proving it is theirs;
+# where no mail proves it, the address of the sign-up is the only one.
+ACCOUNT_MAX_EMAIL_ADDRESSES = 1 if ACCOUNT_EMAIL_VERIFICATION == "none" else None
 ACCOUNT_LOGOUT_ON_GET = False
 # A session ends with the browser, and after SESSION_COOKIE_AGE at the latest.
 ACCOUNT_SESSION_REMEMBER = False

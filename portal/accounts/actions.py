@@ -92,6 +92,20 @@ def add_person(
         raise Conflict(_("This address has an account already."), field="email") from None
 
 
+def sign_up(*, email: str, name: str, password: str, language: str, address: str) -> None:
+    """Add an account as :func:`add_person` does, without telling whether the address had one.
+
+    An address that has an account keeps it as it is, and the attempt is recorded about its owner.
+    ``address`` is where the attempt came from. Raises Invalid (with the field).
+    """
+    try:
+        add_person(email=email, name=name, password=password, language=language)
+    except Conflict:
+        owner = Person.objects.get(email=email.strip().lower())
+        with transaction.atomic():
+            record("person.sign-up-again", by=None, about=owner, details={"address": address})
+
+
 def place_person(*, person: Person, unit: Unit | None, by: Person) -> None:
     """Say which unit somebody belongs to; administrators, and never about themselves.
 

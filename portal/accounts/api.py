@@ -20,6 +20,7 @@ from portal.accounts import serializers as shapes
 from portal.accounts.middleware import proved_second_factor
 from portal.accounts.models import ApiToken, Organisation, Person, RoleAssignment, Unit
 from portal.accounts.permissions import signed_in
+from portal.accounts.sign_in_events import client_address
 
 
 def fields_of(shape: Any, request: Request) -> dict[str, Any]:
@@ -79,15 +80,16 @@ class PeopleView(generics.ListAPIView[Person]):
         email = self.request.query_params.get("email", "")
         return people.filter(email=email.lower()) if email else people
 
-    @extend_schema(request=shapes.NewPersonSerializer, responses=shapes.PersonSerializer)
+    @extend_schema(request=shapes.NewPersonSerializer, responses={201: shapes.SignedUpSerializer})
     def post(self, request: Request) -> Response:
         if second_factor.must_confirm_email():
             raise Denied(
                 _("Sign up on the page: your address must be confirmed by e-mail."),
                 code="accounts.confirm-email",
             )
-        person = actions.add_person(**fields_of(shapes.NewPersonSerializer, request))
-        return Response(shapes.PersonSerializer(person).data, status=status.HTTP_201_CREATED)
+        fields = fields_of(shapes.NewPersonSerializer, request)
+        actions.sign_up(**fields, address=client_address(request._request))
+        return Response(shapes.SignedUpSerializer(fields).data, status=status.HTTP_201_CREATED)
 
 
 class PersonView(APIView):

@@ -66,8 +66,9 @@ def person_of(secret: str) -> tuple[Person, ApiToken]:
         raise _refused(token, "expired")
     if not token.person.is_active:
         raise _refused(token, "inactive")
-    if not token.second_factor and queries.roles_of(token.person):
-        # Made before its owner was given a role, with a password alone.
+    proved = token.second_factor and queries.has_second_factor(token.person)
+    if not proved and queries.roles_of(token.person):
+        # Made before its owner was given a role, with a password alone or a factor since removed.
         raise _refused(token, "second-factor")
     if token.last_used_at is None or timezone.now() - token.last_used_at > USE_NOTED_AFTER:
         _note_use(token)

@@ -68,11 +68,13 @@ class SecondFactorMiddleware:
         person = request.user
         if not isinstance(person, Person) or not queries.roles_of(person):
             return None
-        if proved_second_factor(request):
+        # A factor that was proved and then removed, before the role was given, proves nothing now.
+        stands = queries.has_second_factor(person)
+        if stands and proved_second_factor(request):
             return None
         match = request.resolver_match
         name = match.url_name if match else None
-        if queries.has_second_factor(person):
+        if stands:
             allowed, target = PROVE, "mfa_reauthenticate"
         else:
             allowed, target = SET_UP, "mfa_index"

@@ -78,6 +78,18 @@ class NewPersonSerializer(serializers.Serializer[Any]):
     language = serializers.CharField(max_length=5, default="en")
 
 
+class SignedUpSerializer(serializers.Serializer[Any]):
+    """What a sign-up is answered with: nothing but what was sent, whoever had the address."""
+
+    email = serializers.CharField(max_length=254)
+    name = serializers.CharField(max_length=150)
+    language = serializers.CharField(max_length=5)
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        shown = dict(super().to_representation(instance))
+        return shown | {"email": shown["email"].lower()}
+
+
 class PlaceSerializer(serializers.Serializer[Any]):
     unit = serializers.PrimaryKeyRelatedField(queryset=Unit.objects.all(), allow_null=True)
 

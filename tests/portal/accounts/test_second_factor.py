@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
 from django.core.cache import cache
@@ -14,6 +15,7 @@ from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
 
+from portal.accounts import actions
 from portal.accounts.models import Person, RoleAssignment
 from portal.audit.models import Event
 from portal.urls import urlpatterns as portal_urls
@@ -125,6 +127,37 @@ def test_a_session_begun_before_the_role_must_prove_the_factor(
     assert client.get("/accounts/2fa/totp/deactivate/").status_code == 302
     client.post("/accounts/2fa/reauthenticate/", {"code": totp_code(person)})
     assert client.get("/page/").content == b"secret page"
+
+
+def test_a_factor_that_was_removed_before_the_role_proves_nothing(
+    client: Client, make_person: MakePerson, totp_code: Callable[..., str]
+) -> None:
+    person = make_person("r@example.org", second_factor=True)
+    password_sign_in(client, person)
+    client.post("/accounts/2fa/authenticate/", {"code": totp_code(person)})
+    _token, secret = actions.create_token(name="t", second_factor=True, by=person)
+    assert client.get("/page/").content == b"secret page"
+    Authenticator.objects.filter(user=person).delete()
+    RoleAssignment.objects.create(person=person, role="reviewer", confirmed_at=timezone.now())
+    answer = client.get("/page/")
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/accounts/2fa/")
+    token = Client(headers={"Authorization": f"Bearer {secret}"})
+    assert token.get("/api/v1/me").status_code == 401
+    assert Event.objects.get(action="token.refused").details == {"reason": "second-factor"}
+
+
+def test_nobody_takes_an_address_that_no_mail_proves(
+    client: Client, make_person: MakePerson
+) -> None:
+    person = make_person("a@example.org")
+    password_sign_in(client, person)
+    for action in ("action_add", "action_primary"):
+        client.post("/accounts/email/", {"email": "director@hospital.example", action: ""})
+    client.post("/accounts/email/", {"email": person.email, "action_remove": ""})
+    person.refresh_from_db()
+    assert person.email == "a@example.org"
+    assert [row.email for row in EmailAddress.objects.all()] == ["a@example.org"]
 
 
 def test_a_role_holder_cannot_remove_the_last_factor(make_person: MakePerson) -> None:
