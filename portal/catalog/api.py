@@ -140,6 +140,7 @@ class CroissantDocument(APIView):
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, slug: str) -> Response:
+        get_object_or_404(queries.public_datasets(), slug=slug)
         version = queries.published(slug)
         url = f"{settings.BASE_URL}/datasets/{slug}/"
         return Response(croissant.document(version, url=url), content_type="application/ld+json")

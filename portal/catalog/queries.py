@@ -7,7 +7,7 @@ from typing import BinaryIO
 from django.db.models import Q, QuerySet
 
 from policies.document import Policy, default_policy, tighten
-from policies.errors import Invalid, _
+from policies.errors import Conflict, Invalid, _
 from portal import blobs, keys
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
@@ -60,12 +60,16 @@ def published(slug: str, number: int | str | None = None) -> DatasetVersion:
         rows = rows.filter(number=wanted)
     version = rows.select_related("dataset").order_by("-number").first()
     if version is None:
+        if number is not None and public_datasets().filter(slug=slug).exists():
+            raise Invalid(
+                _("This dataset has no published version of this number."),
+                field="version",
+                code="version.unknown",
+            )
         raise Invalid(
-            _("There is no published version {number} of a dataset {slug}."),
-            field=f"datasets.{slug}",
+            _("There is no published dataset of this name; the catalogue lists them."),
+            field="dataset",
             code="dataset.unknown",
-            slug=slug[:60],
-            number=str(number or "")[:10],
         )
     return version
 
@@ -76,10 +80,10 @@ def policy_of(dataset: Dataset) -> Policy:
 
 
 def open_sample(dataset: Dataset) -> BinaryIO:
-    """Return the open sample's zip. Raises Invalid while it is being made."""
+    """Return the open sample's zip. Raises Conflict while it is being made."""
     sample = getattr(dataset, "sample", None)
     if sample is None:
-        raise Invalid(_("The sample is being made; try again in a minute."), code="sample.absent")
+        raise Conflict(_("The sample is being made; try again in a minute."), code="sample.absent")
     context = f"sample:{dataset.pk}"
     key = keys.unwrap(sample.wrapped_key, by=keys.master("view"), context=context)
     return blobs.open(sample.object_name, key=key)

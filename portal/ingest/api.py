@@ -133,7 +133,9 @@ class Originals(APIView):
 
     @extend_schema(responses=IntakeSerializer)
     def get(self, request: Request, slug: str, number: int) -> Response:
-        return Response(queries.progress(find_version(request, slug, number)))
+        version = find_version(request, slug, number)
+        queries.report_for(signed_in(request), version)  # the same readers
+        return Response(queries.progress(version))
 
     @extend_schema(
         request={"application/zip": OpenApiTypes.BINARY}, responses={201: IntakeSerializer}

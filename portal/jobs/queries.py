@@ -205,6 +205,14 @@ def read_log(*, by: Person, job: Job) -> str:
     return inert(storage.read_log(job))
 
 
+def may_read_code(submission: Submission, person: Person) -> bool:
+    """Whether a person may read a submission: the grant's analysts, who may examine a job of it."""
+    jobs = list(submission.jobs.all())
+    return any(is_insider(job, person) for job in jobs[:1]) or any(
+        may_examine(job, person) for job in jobs
+    )
+
+
 def open_code(*, by: Person, submission: Submission) -> BinaryIO:
     """Open a submission's archive: the grant's analysts, and who may examine one of its jobs."""
     jobs = submission.jobs.order_by("-pk")
@@ -212,7 +220,7 @@ def open_code(*, by: Person, submission: Submission) -> BinaryIO:
         first = jobs.first()
         if first is None:
             raise Denied(_("You may not read this submission."), code="submission.read")
-        if not is_insider(first, by) and not any(may_examine(job, by) for job in jobs):
+        if not may_read_code(submission, by):
             check_may_examine(first, by)
     with transaction.atomic():
         details = {"sha256": submission.archive_sha256}

@@ -19,9 +19,18 @@ from portal.jobs.models import Finding, Inspection, Job, Submission, Tick
 
 
 class SubmissionSerializer(serializers.ModelSerializer[Submission]):
-    """What was handed in; ``advice`` of the static scan only for who may examine it."""
+    """What was handed in; ``advice`` of the static scan only for who may examine it.
+
+    The manifest holds the applicant's settings and the files' names: it is code, and null for
+    whoever may not read that.
+    """
 
     submitter = PersonBriefly()
+    manifest = serializers.SerializerMethodField()
+    manifest_text = serializers.SerializerMethodField()
+    files = serializers.SerializerMethodField()
+    archive_sha256 = serializers.SerializerMethodField()
+    archive_bytes = serializers.SerializerMethodField()
     advice = serializers.SerializerMethodField()
     jobs: Any = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
 
@@ -41,6 +50,29 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
             "jobs",
             "created_at",
         )
+
+    def _code(self, submission: Submission, field: str) -> Any:
+        reads = queries.may_read_code(submission, self.context["request"].user)
+        return getattr(submission, field) if reads else None
+
+    def get_manifest(self, submission: Submission) -> dict[str, Any] | None:
+        return dict(submission.manifest) if self._code(submission, "manifest") else None
+
+    def get_manifest_text(self, submission: Submission) -> str | None:
+        text: str | None = self._code(submission, "manifest_text")
+        return text
+
+    def get_files(self, submission: Submission) -> list[Any] | None:
+        files: list[Any] | None = self._code(submission, "files")
+        return files
+
+    def get_archive_sha256(self, submission: Submission) -> str | None:
+        sha256: str | None = self._code(submission, "archive_sha256")
+        return sha256
+
+    def get_archive_bytes(self, submission: Submission) -> int | None:
+        size: int | None = self._code(submission, "archive_bytes")
+        return size
 
     def get_advice(self, submission: Submission) -> list[dict[str, Any]] | None:
         viewer = self.context["request"].user
@@ -68,10 +100,11 @@ class InspectionSerializer(serializers.ModelSerializer[Inspection]):
     """What the inspection found, as anybody around the job may read it.
 
     ``official``, ``metrics`` and the report's digest, from which figures could be guessed, are
-    null for the applicant until they were released.
+    null for the applicant until they were released. ``at`` is rounded: it follows the job's end.
     """
 
     findings = FindingSerializer(many=True)
+    at = serializers.SerializerMethodField()
     official = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
     report_sha256 = serializers.SerializerMethodField()
@@ -83,6 +116,9 @@ class InspectionSerializer(serializers.ModelSerializer[Inspection]):
     def _figures(self, inspection: Inspection) -> bool:
         request = self.context.get("request")
         return queries.may_see_figures(inspection.job, request.user if request else None)
+
+    def get_at(self, inspection: Inspection) -> datetime | None:
+        return queries.rounded_minute(inspection.at)
 
     def get_report_sha256(self, inspection: Inspection) -> str | None:
         return inspection.report_sha256 if self._figures(inspection) else None
