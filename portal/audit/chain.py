@@ -3,6 +3,8 @@
 A link's digest is SHA-256 over the digest before it, its position, its event's id and its event's
 digest. Whoever changes, removes, inserts or moves a sealed event breaks the chain at that place;
 whoever recomputes what follows runs against a signed checkpoint (``portal.audit.checkpoints``).
+An event that was deleted before it was sealed leaves a gap in the numbers (see ``ids_tell``); the
+sealer writes an event about it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 
 from portal import leases
 from portal.audit.models import Event, Link, Sealer
-from portal.audit.record import SEALING_LOCK
+from portal.audit.record import SEALING_LOCK, record_attempt
 from portal.tasking import TryAgain
 
 GENESIS = hashlib.sha256(b"glovebox.audit.chain.v1").hexdigest()
@@ -41,6 +43,24 @@ def unsealed() -> bool:
     return Event.objects.filter(id__gt=head()[2]).exists()
 
 
+def ids_tell() -> bool:
+    """Whether a number that is missing between two events proves that an event was deleted.
+
+    SQLite draws the number from a row (``sqlite_sequence``, AUTOINCREMENT) that the event's own
+    transaction writes: rolled back, the number is drawn again. PostgreSQL's sequences leave gaps.
+    """
+    return connection.vendor == "sqlite"
+
+
+def last_drawn() -> int:
+    """Return the newest number that an event ever got, its row deleted or not (SQLite)."""
+    with connection.cursor() as cursor:
+        query = "SELECT seq FROM sqlite_sequence WHERE name = %s"
+        cursor.execute(query, [Event._meta.db_table])
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 def _alone() -> None:
     """Wait until every transaction that drew an event id has ended; inside the transaction."""
     if connection.vendor == "postgresql":
@@ -55,12 +75,19 @@ def _append_batch(lease: leases.Lease) -> int:
         lease.check()
         position, digest, event_id = head()
         rows = Event.objects.filter(id__gt=event_id).order_by("id").values_list("id", "digest")
-        links = []
-        for event_id, event_digest in rows[:BATCH]:
-            position += 1
+        links, gaps = [], []
+        for following, event_digest in rows[:BATCH]:
+            if ids_tell() and position and following > event_id + 1:
+                gaps.append((event_id + 1, following - 1))
+            position, event_id = position + 1, following
             digest = link_digest(digest, position, event_id, event_digest)
             links.append(Link(position=position, event_id=event_id, digest=digest))
         Link.objects.bulk_create(links, batch_size=300)
+        for first, last in gaps:
+            details = {"first": first, "last": last}
+            record_attempt(
+                "audit.gap", by=None, subject="events deleted", kind="audit", details=details
+            )
         return len(links)
 
 

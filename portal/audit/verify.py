@@ -155,6 +155,7 @@ def _walk(result: Verification, wanted: list[tuple[str, checkpoints.Statement]])
         else:
             result.fault(f"event {event_id}", f"was deleted: position {position} speaks of it")
             stored = None
+        _check_gap(highest, event_id, result)
         if stored is not None and digest != _expected(result.digest, position, event_id, stored):
             result.fault(
                 f"position {position}",
@@ -179,8 +180,21 @@ def _walk(result: Verification, wanted: list[tuple[str, checkpoints.Statement]])
         )
     while event is not None:
         _check_event(event, result)
+        _check_gap(highest, event[0], result)
+        highest = max(highest, event[0])
         result.unsealed += 1
         event = next(events, None)
+    if chain.ids_tell():
+        _check_gap(highest, chain.last_drawn() + 1, result)
+
+
+def _check_gap(before: int, event_id: int, result: Verification) -> None:
+    """Say which numbers are missing before an event, where a missing number proves a deletion."""
+    if chain.ids_tell() and before and event_id > before + 1:
+        result.fault(
+            f"event {before + 1}",
+            f"events {before + 1} to {event_id - 1} were deleted: no link speaks of them",
+        )
 
 
 def _events(result: Verification) -> Iterator[tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import replace
@@ -58,6 +59,16 @@ def forget_exports() -> None:
         path.unlink()
 
 
+def forget_numbers() -> None:
+    """Let SQLite draw the numbers of deleted events again."""
+    assert connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE sqlite_sequence SET seq = (SELECT max(id) FROM audit_event) WHERE name = %s",
+            [Event._meta.db_table],
+        )
+
+
 def rewrite() -> None:
     """Recompute every digest and link: what an owner of the database can do."""
     Link.objects.all().delete()
@@ -109,12 +120,60 @@ def test_a_deleted_row_is_named(which: int, trail: list[int]) -> None:
     assert faults() == [f"event {trail[which]}: was deleted: position {which + 1} speaks of it"]
 
 
+def last_id() -> int:
+    newest = Event.objects.order_by("-id").first()
+    assert newest is not None
+    return newest.pk
+
+
+def test_a_row_deleted_before_it_was_sealed_leaves_a_gap(trail: list[int]) -> None:
+    add(5, 12)
+    gone = trail[-1] + 2
+    Event.objects.filter(pk__in=[gone, gone + 1]).delete()
+    sentence = f"event {gone}: events {gone} to {gone + 1} were deleted: no link speaks of them"
+    assert faults() == [sentence]
+    chain.seal()
+    told = Event.objects.get(action="audit.gap")
+    assert told.details == {"first": gone, "last": gone + 1}
+    chain.seal()
+    assert Event.objects.filter(action="audit.gap").count() == 1
+    assert faults() == [sentence]
+
+
+def test_the_newest_row_deleted_before_it_was_sealed_leaves_a_gap(trail: list[int]) -> None:
+    add(1, 12)
+    gone = last_id()
+    Event.objects.filter(pk=gone).delete()
+    sentence = f"event {gone}: events {gone} to {gone} were deleted: no link speaks of them"
+    assert faults() == [sentence]
+    add(1, 13)
+    chain.seal()
+    assert Event.objects.get(action="audit.gap").details == {"first": gone, "last": gone}
+    assert faults() == [sentence]
+
+
+def test_what_is_rolled_back_leaves_no_gap(trail: list[int]) -> None:
+    for _time in range(3):
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            add(2, 12)
+            raise ZeroDivisionError
+    add(1, 12)
+    assert last_id() == trail[-1] + 1
+    chain.seal()
+    assert verify().held
+    assert not Event.objects.filter(action="audit.gap").exists()
+
+
 def test_a_row_deleted_with_its_link_is_named(trail: list[int]) -> None:
     Event.objects.filter(pk=trail[5]).delete()
     Link.objects.filter(position=6).delete()
     found = faults()
-    assert found[0] == "position 7: links 6 to 6 are missing"
-    assert found[1].startswith("position 7: the chain is broken")
+    gone = trail[5]
+    assert found[:2] == [
+        "position 7: links 6 to 6 are missing",
+        f"event {gone}: events {gone} to {gone} were deleted: no link speaks of them",
+    ]
+    assert found[2].startswith("position 7: the chain is broken")
 
 
 def test_a_row_deleted_and_the_rest_moved_up_is_named(trail: list[int]) -> None:
@@ -122,7 +181,10 @@ def test_a_row_deleted_and_the_rest_moved_up_is_named(trail: list[int]) -> None:
     Link.objects.filter(position=6).delete()
     for position in range(7, 13):
         Link.objects.filter(position=position).update(position=position - 1)
-    assert faults()[0].startswith("position 6: the chain is broken")
+    gone = trail[5]
+    found = faults()
+    assert found[0] == f"event {gone}: events {gone} to {gone} were deleted: no link speaks of them"
+    assert found[1].startswith("position 6: the chain is broken")
 
 
 def test_an_inserted_row_is_named(trail: list[int]) -> None:
@@ -164,6 +226,8 @@ def test_a_cut_tail_is_found_by_an_earlier_checkpoint(trail: list[int]) -> None:
     forget_exports()
     Event.objects.filter(pk__gt=trail[7]).delete()
     Link.objects.filter(position__gt=8).delete()
+    assert faults()[0].startswith(f"event {trail[8]}: events {trail[8]} to {trail[11]} were")
+    forget_numbers()
     assert verify().held  # nothing in the database tells
     found = verify([kept]).faults
     assert [fault.place for fault in found] == ["position 8"]
@@ -175,6 +239,8 @@ def test_a_tail_cut_and_filled_up_again_is_found(trail: list[int]) -> None:
     forget_exports()
     Event.objects.filter(pk__gt=trail[7]).delete()
     Link.objects.filter(position__gt=8).delete()
+    assert faults()[0].startswith(f"event {trail[8]}: events {trail[8]} to {trail[11]} were")
+    forget_numbers()
     add(4, 100)
     chain.seal()
     assert verify().held
