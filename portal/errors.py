@@ -5,18 +5,22 @@ Every refusal by a rule (403) leaves an audit event.
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.template import loader
 from django.utils.translation import gettext
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from policies.errors import CannotRun, Conflict, Denied, Invalid, UserError
+from policies.errors import CannotRun, Conflict, Denied, Invalid, UserError, _
 
 STATUS: tuple[tuple[type[UserError], int], ...] = (
     (Denied, 403),
@@ -78,6 +82,40 @@ def _django_request(context: dict[str, Any]) -> HttpRequest:
     plain: HttpRequest = request._request
     plain.user = request.user
     return plain
+
+
+def _unavailable(error: BaseException | None) -> CannotRun | None:
+    """Return what to say of a failure that passes by itself or by an operator's hand."""
+    if isinstance(error, OperationalError):
+        return CannotRun(
+            _(
+                "The portal cannot write just now: its database is busy, or its disk is full. "
+                "Nothing was changed; try again in a minute."
+            ),
+            code="portal.database",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CannotRun(
+            _("A disk of the portal is full. Nothing was changed; tell an administrator."),
+            code="portal.disk",
+        )
+    return None
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """Answer what no rule foresaw: 503 where trying again helps, else 500; JSON to programs.
+
+    Django calls it with the exception still being handled. It asks nothing of the database.
+    """
+    error = _unavailable(sys.exc_info()[1])
+    status = 503 if error else 500
+    if request.path.startswith("/api/"):
+        message = sentence(error) if error else gettext("Something went wrong on our side")
+        code = error.code if error else "portal.internal"
+        body = {"error": {"code": code, "message": message, "field": ""}}
+        return JsonResponse(body, status=status)
+    context = {"sentence": sentence(error) if error else ""}
+    return HttpResponse(loader.get_template("500.html").render(context), status=status)
 
 
 class UserErrorMiddleware:

@@ -19,6 +19,7 @@ def _of_apps(module: str) -> list[URLPattern | URLResolver]:
     return [path("", include(name)) for name in names if importlib.util.find_spec(name)]
 
 
+handler500 = "portal.errors.failed"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include(_of_apps("api_urls"))),
     path(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import include, path
@@ -19,6 +20,7 @@ from policies.errors import CannotRun, Conflict, Denied, Invalid
 from portal.accounts.models import Organisation, Person
 from portal.audit.models import Event
 from portal.audit.record import record
+from portal.urls import handler500 as portal_handler500
 from portal.urls import urlpatterns as portal_urls
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -29,7 +31,11 @@ ERRORS = {
     "cannot": CannotRun("No sandbox.", code="test.cannot"),
     "internal": RuntimeError("patient Kim at /srv/data"),
     "django": PermissionDenied("patient Kim"),
+    "locked": OperationalError("database is locked at /srv/data for patient Kim"),
+    "full": OSError(errno.ENOSPC, "No space left on device", "/srv/data/Kim"),
+    "gone": OSError(errno.ENOENT, "No such file", "/srv/data/Kim"),
 }
+handler500 = portal_handler500
 
 
 def failing_action(kind: str, person: Person) -> None:
@@ -138,10 +144,30 @@ def test_an_internal_error_says_nothing(
 ) -> None:
     client = api(make_person("a@example.org"))
     client.raise_request_exception = False
-    answer = client.post("/api/fails/internal/x")
-    assert answer.status_code == 500
-    assert b"Kim" not in answer.content
-    assert b"/srv" not in answer.content
+    for kind in ("internal", "gone"):
+        answer = client.post(f"/api/fails/{kind}/x")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "portal.internal")
+        assert b"Kim" not in answer.content
+        assert b"/srv" not in answer.content
+
+
+@pytest.mark.parametrize("kind", ["locked", "full"])
+def test_what_passes_is_answered_with_503_and_what_to_do(
+    kind: str, make_person: Callable[..., Person], api: Callable[..., Any], client: Client
+) -> None:
+    person = make_person("a@example.org")
+    program = api(person)
+    program.raise_request_exception = client.raise_request_exception = False
+    client.force_login(person)
+    word = {"locked": "busy", "full": "full"}[kind]
+    answer = program.post(f"/api/fails/{kind}/x")
+    assert answer.status_code == 503
+    assert word in answer.json()["error"]["message"]
+    page = client.get(f"/fails/{kind}")
+    assert page.status_code == 503
+    assert word in page.content.decode()
+    assert b"Kim" not in answer.content + page.content
+    assert not Organisation.objects.filter(name="half done").exists()
 
 
 def test_a_serializer_s_error_names_the_field(
