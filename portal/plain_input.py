@@ -13,6 +13,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from policies.errors import Invalid, _
+from policies.names import is_inert
 
 # Nothing that the API takes is nested deeper than a policy document; parsers, and encoders that
 # call themselves, give up at some hundred levels.
@@ -60,6 +61,17 @@ def _too_deep() -> Invalid:
     return Invalid(
         _("This JSON is nested deeper than {most} levels."), code="json.depth", most=MOST_LEVELS
     )
+
+
+def check_inert(text: str, field: str, *, lines: bool = False) -> None:
+    """Raise Invalid for text with control or invisible characters, which others would not see.
+
+    ``lines`` allows tabs and ends of lines.
+    """
+    if not is_inert(text.replace("\r\n", "\n"), lines=lines):
+        raise Invalid(
+            _("Control or invisible characters are not accepted."), field=field, code="text.inert"
+        )
 
 
 class PlainJSONParser(JSONParser):

@@ -17,6 +17,7 @@ from portal.access.refusals import refusals_recorded
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.audit.record import record
+from portal.plain_input import check_inert
 from portal.tasking import hint
 
 __all__ = ["change_grant", "expire", "publish_agreement", "sign_agreement"]
@@ -47,6 +48,8 @@ def publish_agreement(
                 code="text.length",
                 longest=longest,
             )
+        # Nobody signs what reads in another order than it is written.
+        check_inert(text.strip(), field, lines=field.startswith("text"))
     rows = Agreement.objects.select_for_update().filter(name=name).order_by("-number")
     last = rows.first()
     if last is None:

@@ -18,7 +18,8 @@ from portal.accounts.permissions import check_role
 from portal.audit.record import record
 
 
-def _text(value: str, field: str, limit: int) -> str:
+def checked_text(value: str, field: str, limit: int) -> str:
+    """Return one line of ordinary characters, its spaces made single. Raises Invalid."""
     value = " ".join(value.split())
     if not value:
         raise Invalid(_("This must not be empty."), field=field)
@@ -32,7 +33,7 @@ def create_organisation(
 ) -> Organisation:
     """Add an organisation; administrators. Raises Denied, Invalid, Conflict."""
     check_role(by, Role.ADMINISTRATOR)
-    name = _text(name, "name", 200)
+    name = checked_text(name, "name", 200)
     if len(country) != 2 or not (country.isascii() and country.isupper()):
         raise Invalid(_("A country is two capital letters (ISO 3166-1)."), field="country")
     try:
@@ -50,7 +51,7 @@ def create_organisation(
 def create_unit(*, organisation: Organisation, name: str, by: Person) -> Unit:
     """Add a unit to an organisation; administrators. Raises Denied, Invalid, Conflict."""
     check_role(by, Role.ADMINISTRATOR)
-    name = _text(name, "name", 200)
+    name = checked_text(name, "name", 200)
     try:
         with transaction.atomic():
             unit = Unit.objects.create(organisation=organisation, name=name)
@@ -68,7 +69,7 @@ def add_person(
     Raises Invalid (with the field), Conflict for an address that has an account.
     """
     email = email.strip().lower()
-    name = _text(name, "name", 150)
+    name = checked_text(name, "name", 150)
     try:
         validate_email(email)
     except ValidationError:
@@ -128,7 +129,7 @@ def change_own_details(*, name: str | None = None, language: str | None = None, 
     """Change one's own name or language. Raises Invalid."""
     fields: dict[str, str] = {}
     if name is not None:
-        fields["name"] = _text(name, "name", 150)
+        fields["name"] = checked_text(name, "name", 150)
     if language is not None:
         if language not in ("en", "ko"):
             raise Invalid(_("The language is en or ko."), field="language")
@@ -169,7 +170,7 @@ def create_token(
     ``second_factor`` says that the person has just proved theirs; people who hold a role or have
     set a second factor up get no token without. Raises Denied, Invalid.
     """
-    name = _text(name, "name", 100)
+    name = checked_text(name, "name", 100)
     if not 1 <= days <= api_tokens.MAXIMUM_DAYS:
         raise Invalid(
             _("A token lasts 1 to {days} days."), field="days", days=api_tokens.MAXIMUM_DAYS

@@ -22,6 +22,7 @@ from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.audit.record import record
 from portal.catalog.models import Dataset, DatasetVersion, Sample
+from portal.plain_input import check_inert
 from portal.tasking import hint
 from synthetic.sample import write_sample
 
@@ -73,6 +74,10 @@ def create_dataset(
                 code="text.length",
                 longest=longest,
             )
+    for field, text in (("title", title), ("title_ko", title_ko)):
+        check_inert(text.strip(), field)
+    for field, text in (("description", description), ("description_ko", description_ko)):
+        check_inert(text.strip(), field, lines=True)
     asked = tighten(default_policy(), policy or {}).deid.profile
     profile = max(profile, asked, key=PROFILE_ORDER.index)
     if Dataset.objects.filter(slug=slug).exists():

@@ -78,6 +78,15 @@ def test_a_newer_text_must_be_read_first(cast: Cast) -> None:
     assert Signature.objects.get().agreement == new
 
 
+@pytest.mark.parametrize("field", ["title_en", "title_ko", "text_en", "text_ko"])
+def test_an_agreement_reads_as_it_is_written(field: str, cast: Cast) -> None:
+    words = {"title_en": "T", "title_ko": "제목", "text_en": "a\r\n\n- b\t", "text_ko": "가"}
+    with pytest.raises(Invalid) as refused:
+        grants.publish_agreement(by=cast.steward, **words | {field: "pay \u202e001$"})
+    assert (refused.value.field, refused.value.code) == (field, "text.inert")
+    assert grants.publish_agreement(by=cast.steward, **words).number == 2
+
+
 def test_the_list_and_the_check_are_one_rule(cast: Cast) -> None:
     """Where a list asks the database and a check asks the policy, they must never disagree."""
     grant = cast.granted()

@@ -234,6 +234,16 @@ def test_signing_up_and_out_is_recorded(client: Client, db: None) -> None:
     assert {"person.signed-up", "sign-in.succeeded", "sign-out"} <= done
 
 
+@pytest.mark.parametrize("name", ["evil\u202ename", "a\x1b[31mb", "zero\u200bwidth", "a\x7fb"])
+def test_a_name_on_the_page_is_what_it_looks_like(name: str, client: Client, db: None) -> None:
+    answer = client.post(
+        "/accounts/signup/",
+        {"name": name, "email": "n@example.org", "password1": PASSWORD, "password2": PASSWORD},
+    )
+    assert (answer.status_code, Person.objects.count()) == (200, 0)
+    assert "At most 150 ordinary characters." in answer.content.decode()
+
+
 def test_pages_carry_the_headers_that_keep_browsers_safe(client: Client, db: None) -> None:
     answer = client.get("/accounts/login/")
     policy = answer["Content-Security-Policy"]

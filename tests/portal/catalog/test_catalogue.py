@@ -116,6 +116,15 @@ def test_what_is_not_published_is_seen_by_those_who_work_on_it_only(
         assert client.get(number).status_code == hidden
 
 
+@pytest.mark.parametrize("field", ["title", "title_ko", "description", "description_ko"])
+def test_a_dataset_s_words_are_what_they_look_like(field: str, steward: Person) -> None:
+    for text in ("a\x1b[31mb", "a\u202eb", "a\u200bb"):
+        with pytest.raises(Invalid) as refused:
+            create(steward, **{field: text})
+        assert refused.value.field == field
+    assert create(steward, description="two\r\nlines").description == "two\r\nlines"
+
+
 def test_a_retired_version_leaves_the_catalogue(
     steward: Person, make_person: Callable[..., Person]
 ) -> None:
@@ -212,7 +221,10 @@ def test_croissant_is_sound_and_says_only_what_is_true(
 
 
 def test_croissant_without_a_sample_and_with_hostile_words_is_sound(steward: Person) -> None:
-    dataset = create(steward, title='<script>"\\', description="\x1b[31m</script>")
+    dataset = create(steward, title='<script>"\\', description="</script>")
+    # As rows written before such characters were refused.
+    Dataset.objects.update(description="\x1b[31m</script>")
+    dataset.refresh_from_db()
     document = croissant.document(publish(dataset), url="http://127.0.0.1:8000/datasets/photos/")
     check_croissant(json.loads(json.dumps(document)))
     assert document["distribution"] == []

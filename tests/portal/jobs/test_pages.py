@@ -82,6 +82,16 @@ def test_another_s_grant_is_refused_by_rule_and_recorded(browse: SignIn, cast: C
     assert Event.objects.filter(action="submission.upload.refused").exists()
 
 
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "x"])
+def test_a_grant_that_is_no_number_is_said_beside_the_field(
+    number: str, browse: SignIn, cast: Cast
+) -> None:
+    answer = browse(cast.applicant).post(
+        reverse("job-new"), {"grant": number, "archive": upload(submission().getvalue())}
+    )
+    assert answer.status_code == 400
+
+
 def test_strangers_find_no_job(browse: SignIn, cast: Cast) -> None:
     job = submitted(cast)
     stranger = browse(cast.stranger)
