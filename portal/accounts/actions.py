@@ -110,7 +110,9 @@ def sign_up(*, email: str, name: str, password: str, language: str, address: str
 def place_person(*, person: Person, unit: Unit | None, by: Person) -> None:
     """Say which unit somebody belongs to; administrators, and never about themselves.
 
-    People do not choose their own unit: votes are kept apart by it.
+    People do not choose their own unit: votes are kept apart by it. So nobody is moved while they
+    hold a role or are proposed for one: ending it takes one administrator, giving it in the new
+    unit two, and no vote is moved between units by one alone.
     """
     check_role(by, Role.ADMINISTRATOR)
     if person.pk == by.pk:
@@ -118,8 +120,12 @@ def place_person(*, person: Person, unit: Unit | None, by: Person) -> None:
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         details = {"from": str(person.unit or ""), "to": str(unit or "")}
-        if unit is None and queries.roles_of(person):
-            raise Conflict(_("Somebody with a role needs a unit."), field="unit")
+        if person.unit_id != (unit.pk if unit else None) and queries.roles_held_or_proposed(person):
+            raise Conflict(
+                _("Somebody with a role stays in their unit; end the role first."),
+                code="accounts.role-unit",
+                field="unit",
+            )
         person.unit = unit
         person.save(update_fields=["unit"])
         record("person.placed", by=by, about=person, details=details)

@@ -30,6 +30,12 @@ def roles_of(person: Person) -> frozenset[str]:
     return frozenset(roles_in_force().filter(person=person).values_list("role", flat=True))
 
 
+def roles_held_or_proposed(person: Person) -> frozenset[str]:
+    """Return the role words that somebody holds or was proposed for."""
+    proposed = roles_proposed().filter(person=person).values_list("role", flat=True)
+    return roles_of(person) | frozenset(proposed)
+
+
 def holds(person: Person, *roles: str) -> bool:
     """Whether somebody holds one of these roles now."""
     return bool(roles_of(person).intersection(roles))

@@ -186,6 +186,29 @@ def test_somebody_without_a_unit_gets_no_role(
         roles.propose_role(person=person, role="reviewer", by=first)
 
 
+def test_nobody_is_moved_between_units_with_a_role(
+    administrators: tuple[Person, Person],
+    make_person: MakePerson,
+    make_unit: Callable[..., Any],
+) -> None:
+    """One administrator alone must not make a reviewer independent of the applicant's unit."""
+    first, second = administrators
+    person, other = make_person("person@example.org"), make_unit("Elsewhere")
+    proposed = roles.propose_role(person=person, role="reviewer", by=first)
+    for unit in (other, None):
+        with pytest.raises(Conflict):
+            actions.place_person(person=person, unit=unit, by=first)
+    roles.confirm_role(assignment=proposed, by=second)
+    with pytest.raises(Conflict) as refused:
+        actions.place_person(person=person, unit=other, by=first)
+    assert refused.value.code == "accounts.role-unit"
+    actions.place_person(person=person, unit=person.unit, by=first)  # no change
+    roles.end_role(assignment=proposed, by=first)
+    actions.place_person(person=person, unit=other, by=first)
+    person.refresh_from_db()
+    assert person.unit == other
+
+
 def test_an_unknown_role_is_named(
     administrators: tuple[Person, Person], make_person: MakePerson
 ) -> None:
