@@ -6,8 +6,9 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from allauth.account.authentication import get_authentication_records
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils import translation
 from django.utils.translation import gettext
 
@@ -33,6 +34,25 @@ PROVE = frozenset(
         "account_reauthenticate",
         "mfa_reauthenticate",
         "mfa_reauthenticate_webauthn",
+    }
+)
+
+
+# What people change about their own account on allauth's pages.
+WRITE = frozenset(
+    {
+        "account_signup",
+        "account_email",
+        "account_confirm_email",
+        "account_change_password",
+        "account_set_password",
+        "account_reset_password_from_key",
+        "mfa_activate_totp",
+        "mfa_deactivate_totp",
+        "mfa_generate_recovery_codes",
+        "mfa_add_webauthn",
+        "mfa_edit_webauthn",
+        "mfa_remove_webauthn",
     }
 )
 
@@ -88,6 +108,34 @@ class SecondFactorMiddleware:
             query = urlencode({"next": request.get_full_path()})
             return HttpResponseRedirect(f"{reverse(target)}?{query}")
         return HttpResponseRedirect(reverse(target))
+
+
+class OneTransactionMiddleware:
+    """The pages of accounts that write do so in one transaction with the audit event about it.
+
+    allauth saves first and tells afterwards; what cannot be written down is then taken back.
+    Signing in is not among them: a slow hash must not keep other writers waiting.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.method != "POST" or not _writes(request):
+            return self.get_response(request)
+        with transaction.atomic():
+            response = self.get_response(request)
+            if response.status_code >= 500:
+                # Django has made an answer of the exception already.
+                transaction.set_rollback(True)
+            return response
+
+
+def _writes(request: HttpRequest) -> bool:
+    try:
+        return resolve(request.path_info).url_name in WRITE
+    except Resolver404:
+        return False
 
 
 class LanguageMiddleware:

@@ -244,6 +244,36 @@ def test_a_name_on_the_page_is_what_it_looks_like(name: str, client: Client, db:
     assert "At most 150 ordinary characters." in answer.content.decode()
 
 
+def refusing_to_record(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("the trail cannot be written")
+
+    monkeypatch.setattr("portal.accounts.sign_in_events.record", fail)
+    client.raise_request_exception = False
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_signs_up_unrecorded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing_to_record(monkeypatch, client)
+    account = {"name": "N", "email": "n@example.org", "password1": PASSWORD, "password2": PASSWORD}
+    assert client.post("/accounts/signup/", account).status_code == 500
+    assert not Person.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_password_changes_unrecorded(
+    client: Client, make_person: MakePerson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = make_person("a@example.org")
+    password_sign_in(client, person)
+    refusing_to_record(monkeypatch, client)
+    new = "another long password 2"
+    change = {"oldpassword": PASSWORD, "password1": new, "password2": new}
+    assert client.post("/accounts/password/change/", change).status_code == 500
+    person.refresh_from_db()
+    assert person.check_password(PASSWORD)
+
+
 def test_pages_carry_the_headers_that_keep_browsers_safe(client: Client, db: None) -> None:
     answer = client.get("/accounts/login/")
     policy = answer["Content-Security-Policy"]
