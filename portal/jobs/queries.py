@@ -15,7 +15,6 @@ from django.utils import timezone
 from policies.errors import Denied, _
 from policies.review import Case, check_can_vote
 from policies.workflow import APPLICANT, JOB
-from portal.access.parties import party
 from portal.access.refusals import refusals_recorded
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
@@ -25,6 +24,7 @@ from portal.jobs import storage
 from portal.jobs.admission import ahead_of
 from portal.jobs.models import Job, Submission, Tick
 from portal.jobs.transitions import LIVE
+from portal.voting.parties import party
 
 # Why a job waits, as its applicant reads it; filled with the row's ``waiting_facts``.
 WAITING: Mapping[str, str] = {
@@ -51,7 +51,7 @@ def jobs_visible_to(person: Person) -> QuerySet[Job]:
         "submission__submitter__unit__organisation",
         "grant__holder",
         "grant__unit__organisation",
-        "version__dataset__steward",
+        "version__dataset__steward__unit__organisation",
     ).order_by("-pk")
     roles = roles_of(person)
     if roles & {"auditor", "administrator"}:
@@ -72,7 +72,7 @@ def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Cas
     return Case(
         applicant=party(job.submission.submitter),
         owner=party(job.version.dataset.steward),
-        analysts=frozenset(str(pk) for pk in job.grant.analysts.values_list("pk", flat=True)),
+        analysts=frozenset(str(person.pk) for person in job.grant.analysts.all()),
         conflict_declared=conflict,
         bound_to=bound_to,
     )

@@ -10,9 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from policies.quantities import format_bytes
-from portal.access.serializers import PersonBriefly
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
+from portal.accounts.serializers import PersonBriefly
 from portal.catalog.queries import policy_of
 from portal.jobs import ledger, queries
 from portal.jobs.models import Finding, Inspection, Job, Submission, Tick

@@ -17,13 +17,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.access.api import attachment
-from portal.access.serializers import ReasonInput, VoteInput
+from portal.access.serializers import ReasonInput
 from portal.accounts.api import fields_of
 from portal.accounts.permissions import signed_in
 from portal.jobs.models import Job
 from portal.releases import actions, downloads, queries
 from portal.releases import serializers as shapes
 from portal.releases.models import Release
+from portal.voting.serializers import VoteInput
 
 
 def _any(pk: int) -> Release:

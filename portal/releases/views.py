@@ -15,7 +15,6 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from policies.access import can_get
 from policies.errors import Conflict, Denied, UserError
 from policies.workflow import RELEASE
-from portal.access.forms import RecuseForm
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of
@@ -32,6 +31,7 @@ from portal.releases.forms import ProposalForm, ReviewForm, RevocationForm
 from portal.releases.models import Release
 from portal.releases.review import ledger_rows, looked_for
 from portal.releases.serializers import bundle_facts
+from portal.voting.pages import shown
 
 A_PAGE = 25
 PATH = ("proposed", "in_review", "approved", "released")
@@ -139,16 +139,14 @@ def page_of(
         "history": queries.history_of(row)[:HISTORY] if examines else [],
         "examines": examines,
         "insider": insider,
-        "voting": voting,
-        "decision": voting.decision,
+        **shown(
+            voting,
+            vote_form=review_form or ReviewForm(initial={"bound_to": voting.bound_to}),
+            page="release",
+        ),
         "shows_voting": decides and not insider,
-        "why_not": sentence(voting.why_not) if voting.why_not else "",
         "changed": row.state == "in_review" and row.bound_to != voting.bound_to,
         "may": queries.actions_for(row, person),
-        "vote_form": review_form or ReviewForm(initial={"bound_to": voting.bound_to}),
-        "recuse_form": RecuseForm(),
-        "vote_url": "release-vote",
-        "recuse_url": "release-recuse",
         "revocation_form": revocation_form or RevocationForm(),
         "proposal_form": proposal_form
         or ProposalForm(initial={"note": row.note, "conflict_declared": row.conflict_declared}),
