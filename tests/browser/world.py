@@ -96,7 +96,6 @@ def world(folder: Path) -> Iterator[World]:
         "GLOVEBOX_HOME": str(folder / "data"),
         "GLOVEBOX_KEYS": str(folder / "keys"),
         "GLOVEBOX_URL": made.url,
-        "GLOVEBOX_SIGN_IN_RATE": "600/min",
         "GLOVEBOX_TICK_SECONDS": "1",
         "OMP_NUM_THREADS": "1",
     }
