@@ -39,7 +39,8 @@ def _submitted(pk: int) -> AccessRequest:
 def _answer(request: Request, row: AccessRequest, status: int = 200) -> Response:
     shown = get_object_or_404(queries.requests_visible_to(signed_in(request)), pk=row.pk)
     context = {"request": request}
-    return Response(shapes.RequestSerializer(shown, context=context).data, status=status)
+    data = shapes.RequestSerializer(queries.surround(shown), context=context).data
+    return Response(data, status=status)
 
 
 class Fields(APIView):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from policies.access import GrantFacts, check_grant_usable
@@ -49,6 +49,29 @@ def requests_visible_to(person: Person) -> QuerySet[AccessRequest]:
     else:
         seen |= submitted & Q(version__dataset__steward=person)
     return rows.filter(seen).distinct()
+
+
+# What the voting on a request asks for.
+VOTING = ("analysts__unit__organisation", "recusals", "votes")
+
+
+def surround(request: AccessRequest) -> AccessRequest:
+    """Fetch at once what a request's page asks for again and again.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([request], *VOTING)
+    return request
+
+
+def may_vote_on(person: Person, *, most: int) -> list[AccessRequest]:
+    """Return requests that wait for a person's vote; looks at ``most`` in review."""
+    own = RequestVote.objects.filter(
+        request=OuterRef("pk"), voter=person, bound_to=OuterRef("bound_to")
+    )
+    rows = requests_visible_to(person).filter(state="in_review").exclude(recusals__person=person)
+    rows = rows.exclude(Exists(own)).prefetch_related(*VOTING)
+    return [row for row in rows[:most] if voting_for(row, person).may_vote]
 
 
 def policy_for(request: AccessRequest) -> Policy:

@@ -195,14 +195,14 @@ def page_of(
     status: int = 200,
 ) -> HttpResponse:
     """Render a request's page."""
-    person = reader(request)
+    person, row = reader(request), queries.surround(row)
     may = queries.actions_for(row, person)
     context: dict[str, Any] = {
         "row": row,
         "steps": drawn(PATH, row.state, reached=_reached(row)),
         "groups": _answers(row),
         "documents": queries.documents_of(row),
-        "analysts": row.analysts.select_related("unit__organisation"),
+        "analysts": row.analysts.all(),
         **shown(
             queries.voting_for(row, person),
             vote_form=vote_form or VoteForm(initial={"bound_to": row.bound_to}),

@@ -31,7 +31,7 @@ def _job(request: Request, pk: int) -> Job:
 
 
 def _shown(request: Request, job: Job) -> Any:
-    return shapes.JobSerializer(job, context={"request": request}).data
+    return shapes.JobSerializer(queries.surround(job), context={"request": request}).data
 
 
 class Submissions(APIView):

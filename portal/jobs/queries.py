@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from policies.errors import Denied, _
@@ -40,6 +40,8 @@ WAITING: Mapping[str, str] = {
     "stopping": _("It is being stopped."),
 }
 
+AROUND = ("grant__analysts", "releases", "inspection__findings", "artefacts", "steps")
+
 
 def jobs_visible_to(person: Person) -> QuerySet[Job]:
     """Return the jobs whose state a person may see.
@@ -62,9 +64,18 @@ def jobs_visible_to(person: Person) -> QuerySet[Job]:
     return rows.filter(seen).distinct()
 
 
+def surround(job: Job) -> Job:
+    """Fetch at once what a job's page asks for again and again: who and what is around it.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([job], *AROUND)
+    return job
+
+
 def is_insider(job: Job, person: Person) -> bool:
     """Whether a person works under the job's grant."""
-    return job.grant.holder_id == person.pk or job.grant.analysts.filter(pk=person.pk).exists()
+    return job.grant.holder_id == person.pk or person in job.grant.analysts.all()
 
 
 def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Case:
@@ -87,7 +98,7 @@ def check_may_examine(job: Job, person: Person) -> None:
     roles = roles_of(person)
     if "auditor" in roles:
         return
-    if not job.releases.exists():
+    if not job.releases.all():
         raise Denied(_("This is open to reviewers once a release is proposed."), code="job.closed")
     if "steward" in roles and job.version.dataset.steward_id == person.pk:
         if is_insider(job, person):
@@ -112,7 +123,7 @@ def may_see_figures(job: Job, person: Person | None) -> bool:
     Until reviewers have let them out the applicant sees the verdict and the public findings only:
     everything that a job could choose freely waits for the release.
     """
-    if job.releases.filter(state="released").exists():
+    if any(release.state == "released" for release in job.releases.all()):
         return True
     return person is not None and may_examine(job, person)
 
@@ -179,7 +190,7 @@ def propose_block(job: Job) -> str | None:
     inspection = getattr(job, "inspection", None)
     if inspection is None:
         return _("The job has no inspection.")
-    if inspection.findings.filter(hard=True).exists():
+    if any(finding.hard for finding in inspection.findings.all()):
         return _("The inspection found what is never released; see the findings marked block.")
     if inspection.verdict == "block":
         return _("The inspection blocks this; see the findings marked block.")

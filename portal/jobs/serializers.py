@@ -200,12 +200,17 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         return list(queries.actions_for(job, self._viewer()))
 
     def get_artefacts(self, job: Job) -> list[dict[str, Any]]:
-        kept = job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes")
-        rows: list[dict[str, Any]] = [dict(row) for row in kept]
-        if not queries.may_see_figures(job, self._viewer()):
-            for row in rows:
-                row["bytes"] = None
-        return rows
+        sees = queries.may_see_figures(job, self._viewer())
+        return [
+            {
+                "id": artefact.pk,
+                "path": artefact.path,
+                "kind": artefact.kind,
+                "origin": artefact.origin,
+                "bytes": artefact.bytes if sees else None,
+            }
+            for artefact in sorted(job.artefacts.all(), key=lambda artefact: artefact.path)
+        ]
 
     def get_state_since(self, job: Job) -> datetime | None:
         return queries.rounded_minute(job.state_since)

@@ -35,7 +35,8 @@ def _any(pk: int) -> Release:
 def _answer(request: Request, pk: int, status: int = 200) -> Response:
     row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
     context = {"request": request}
-    return Response(shapes.ReleaseSerializer(row, context=context).data, status=status)
+    shown = shapes.ReleaseSerializer(queries.surround(row), context=context).data
+    return Response(shown, status=status)
 
 
 class Releases(ListAPIView[Release]):

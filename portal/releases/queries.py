@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 
 from policies.document import Policy
 from policies.review import Case, Decision
@@ -13,6 +13,7 @@ from policies.workflow import APPLICANT, RELEASE, STEWARD
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of
+from portal.jobs import queries as jobs
 from portal.jobs.examination import canonical
 from portal.jobs.models import Artefact, Job
 from portal.jobs.queries import case_of_job, is_insider, may_examine
@@ -36,6 +37,31 @@ def releases_visible_to(person: Person) -> QuerySet[Release]:
         | Q(job__version__dataset__steward=person)
     )
     return rows.filter(seen).distinct()
+
+
+# What the voting on a release asks for, and with the job's own surroundings its page.
+VOTING = ("artefacts", "recusals", "votes", "job__grant__analysts", "job__inspection__findings")
+AROUND = (*VOTING, *(f"job__{name}" for name in jobs.AROUND))
+
+
+def surround(release: Release) -> Release:
+    """Fetch at once what a release's page asks for again and again.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([release], *AROUND)
+    return release
+
+
+def may_vote_on(person: Person, *, most: int) -> list[Release]:
+    """Return releases that wait for a person's vote; looks at ``most`` in review.
+
+    Those without a vote of theirs come first: another falls where something has changed since.
+    """
+    own = ReleaseVote.objects.filter(release=OuterRef("pk"), voter=person)
+    rows = releases_visible_to(person).filter(state="in_review").exclude(recusals__person=person)
+    rows = rows.order_by(Exists(own), "-pk").prefetch_related(*VOTING)
+    return [row for row in rows[:most] if voting_for(row, person).may_vote]
 
 
 def policy_for(release: Release) -> Policy:
@@ -144,7 +170,12 @@ def history_of(release: Release) -> QuerySet[Release]:
             job__grant__unit__organisation=release.job.grant.unit.organisation_id,
             pk__lt=release.pk,
         )
-        .select_related("proposer", "job__submission")
+        .select_related(
+            "proposer",
+            "job__submission",
+            "job__version__dataset",
+            "job__grant__unit__organisation",
+        )
         .order_by("-pk")
     )
 

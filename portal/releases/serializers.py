@@ -26,7 +26,7 @@ class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
 
     def to_representation(self, instance: Artefact) -> dict[str, Any]:
         shown = dict(super().to_representation(instance))
-        if not may_see_figures(instance.job, self.context["request"].user):
+        if not self.context["sees_figures"]:
             shown |= {"bytes": None, "sha256": None}
         return shown
 
@@ -83,7 +83,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     name = serializers.CharField(source="job.submission.name")
     submission = serializers.IntegerField(source="job.submission_id")
     proposer = PersonBriefly()
-    artefacts = ArtefactSerializer(many=True)
+    artefacts = serializers.SerializerMethodField()
     inspection = InspectionSerializer(source="job.inspection")
     voting = serializers.SerializerMethodField()
     actions = serializers.SerializerMethodField()
@@ -125,6 +125,12 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
         viewer = self.context["request"].user
         assert isinstance(viewer, Person)
         return viewer
+
+    @extend_schema_field(ArtefactSerializer(many=True))
+    def get_artefacts(self, release: Release) -> Any:
+        context = {"sees_figures": may_see_figures(release.job, self._viewer())}
+        rows = sorted(release.artefacts.all(), key=lambda artefact: artefact.pk)
+        return ArtefactSerializer(rows, many=True, context=context).data
 
     @extend_schema_field(VotingSerializer)
     def get_voting(self, release: Release) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from portal.catalog.queries import policy_of
 from portal.errors import sentence
 from portal.jobs import queries as jobs
 from portal.jobs.models import Job
-from portal.jobs.views import curves_of, facts, job_for
+from portal.jobs.views import curves_of, facts, job_for, shown_of
 from portal.pages.buttons import done, pressed, refused
 from portal.pages.reader import reader
 from portal.pages.steps import drawn
@@ -90,7 +90,7 @@ def new(request: HttpRequest, job: int) -> HttpResponse:
     if live is not None and request.method != "POST":
         return redirect("release", live.pk)
     context = {
-        **facts(request, row),
+        **facts(request, row, shown_of(request, row)),
         "form": form,
         "artefacts": queries.leaving(row, weights=_gives_weights(row)),
         "gives_weights": _gives_weights(row),
@@ -120,10 +120,10 @@ def page_of(
     status: int = 200,
 ) -> HttpResponse:
     """Render a release's page."""
-    person = reader(request)
+    person, row = reader(request), queries.surround(row)
     voting = queries.voting_for(row, person)
     examines = jobs.may_examine(row.job, person)
-    of_job = facts(request, row.job)
+    of_job = facts(request, row.job, shown_of(request, row.job))
     findings = of_job["report"]["findings"] if of_job["report"] else []
     decides = bool(roles_of(person) & {"reviewer", "auditor", "steward"})
     insider = jobs.is_insider(row.job, person)
@@ -131,7 +131,7 @@ def page_of(
         **of_job,
         "row": row,
         "steps": drawn(PATH, row.state, reached=_reached(row)),
-        "artefacts": row.artefacts.order_by("path"),
+        "artefacts": sorted(row.artefacts.all(), key=lambda artefact: artefact.path),
         "looked": looked_for(findings),
         "ledger": ledger_rows(row.ledger_before, row.ledger_after or ledger_after(row)),
         "ledger_final": bool(row.ledger_after),
