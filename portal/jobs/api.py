@@ -94,7 +94,7 @@ class Jobs(ListAPIView[Job]):
             rows = rows.filter(state=given["state"])
         if given.get("grant", "").isdigit():
             rows = rows.filter(grant=int(given["grant"]))
-        return rows
+        return queries.listed(rows)
 
 
 class OneJob(APIView):

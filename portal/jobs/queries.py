@@ -64,6 +64,20 @@ def jobs_visible_to(person: Person) -> QuerySet[Job]:
     return rows.filter(seen).distinct()
 
 
+def listed(rows: QuerySet[Job]) -> QuerySet[Job]:
+    """Return the same jobs with what a list shows of each, and no more."""
+    return (
+        rows.select_related(None)
+        .select_related("submission__submitter", "version__dataset", "grant__unit__organisation")
+        .only(
+            *("state", "reason", "created_at", "ended_at", "wall_seconds"),
+            *("submission__name", "submission__submitter__name", "version__number"),
+            *(f"version__dataset__{name}" for name in ("slug", "title", "title_ko")),
+            "grant__unit__organisation__name",
+        )
+    )
+
+
 def surround(job: Job) -> Job:
     """Fetch at once what a job's page asks for again and again: who and what is around it.
 

@@ -54,7 +54,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
     if state in JOB.states:
         rows = rows.filter(state=state)
     context = {
-        "page": Paginator(rows, A_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(queries.listed(rows), A_PAGE).get_page(request.GET.get("page")),
         "state": state,
         "states": JOB.states,
         "may_submit": grants_usable_by(person).exists(),

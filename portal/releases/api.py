@@ -51,7 +51,7 @@ class Releases(ListAPIView[Release]):
             rows = rows.filter(state=given["state"])
         if given.get("job", "").isdigit():
             rows = rows.filter(job=int(given["job"]))
-        return rows
+        return queries.listed(rows)
 
     @extend_schema(request=shapes.ProposalInput, responses={201: shapes.ReleaseSerializer})
     def post(self, request: Request) -> Response:

@@ -39,6 +39,22 @@ def releases_visible_to(person: Person) -> QuerySet[Release]:
     return rows.filter(seen).distinct()
 
 
+def listed(rows: QuerySet[Release]) -> QuerySet[Release]:
+    """Return the same releases with what a list shows of each, and no more."""
+    return (
+        rows.select_related(None)
+        .select_related(
+            "job__submission", "job__version__dataset", "job__grant__unit__organisation"
+        )
+        .only(
+            *("state", "created_at", "released_at"),
+            *("job__submission__name", "job__version__number"),
+            *(f"job__version__dataset__{name}" for name in ("slug", "title", "title_ko")),
+            "job__grant__unit__organisation__name",
+        )
+    )
+
+
 # What the voting on a release asks for, and with the job's own surroundings its page.
 VOTING = ("artefacts", "recusals", "votes", "job__grant__analysts", "job__inspection__findings")
 AROUND = (*VOTING, *(f"job__{name}" for name in jobs.AROUND))

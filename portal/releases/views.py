@@ -53,7 +53,7 @@ def releases(request: HttpRequest) -> HttpResponse:
     if state in RELEASE.states:
         rows = rows.filter(state=state)
     context = {
-        "page": Paginator(rows, A_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(queries.listed(rows), A_PAGE).get_page(request.GET.get("page")),
         "state": state,
         "states": RELEASE.states,
         "roles": roles_of(person),
