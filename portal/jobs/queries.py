@@ -40,6 +40,7 @@ WAITING: Mapping[str, str] = {
     "stopping": _("It is being stopped."),
 }
 
+# What a job's page asks for again and again, for `surround`.
 AROUND = ("grant__analysts", "releases", "inspection__findings", "artefacts", "steps")
 
 
