@@ -91,7 +91,7 @@ def run_login(args: argparse.Namespace) -> int:
     """Ask for e-mail, password and one-time code; keep a token."""
     email = args.email or input("E-mail: ")
     password = os.environ.get("GLOVEBOX_PASSWORD") or getpass.getpass("Password: ")
-    code = os.environ.get("GLOVEBOX_CODE")
+    code = os.environ.get("GLOVEBOX_TOTP")
     if code is None:
         code = input("One-time code (empty where you have none): ") if sys.stdin.isatty() else ""
     body = {"email": email, "password": password, "totp": code.strip(), "days": args.days}

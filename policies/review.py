@@ -18,6 +18,9 @@ Kind = Literal["access", "release"]
 APPROVE, REJECT, RETURN = "approve", "reject", "return"
 CHOICES = (APPROVE, REJECT, RETURN)
 ROLE_OF: dict[str, str] = {"access": "committee", "release": "reviewer"}
+# What a decision does with what was voted on: the action of policies.workflow, and the choice of
+# the side that decided.
+ACTION_OF: dict[str, str] = {"approved": APPROVE, "rejected": REJECT, "returned": RETURN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,23 @@ def can_vote(
     return True
 
 
+def check_can_recuse(
+    case: Case,
+    voter: Party,
+    votes: Sequence[Vote],
+    policy: Policy,
+    kind: Kind = "access",
+    *,
+    is_open: bool,
+) -> None:
+    """Raise unless ``voter`` may leave the judgement to others: who votes, and has not yet."""
+    _check_role(case, voter, policy, kind)
+    if not is_open:
+        raise Conflict(_("Nobody votes on this now."), code="review.closed")
+    if any(v.voter.person == voter.person and v.bound_to == case.bound_to for v in votes):
+        raise Conflict(_("You have voted on this already."), code="review.twice")
+
+
 def check_choice(choice: object) -> str:
     """Return a vote's choice, or raise Invalid."""
     if choice not in CHOICES:
@@ -193,18 +213,23 @@ def visible_votes(viewer: Party, votes: Sequence[Vote], decision: Decision) -> t
     return tuple(vote for vote in votes if vote.voter.person == viewer.person)
 
 
-def _check_eligible(case: Case, voter: Party, policy: Policy, kind: Kind) -> None:
-    rule = rule_of(policy, kind)
-    if voter.person == case.applicant.person or voter.person in case.analysts:
-        raise Denied(_("Applicants and analysts do not vote on their own work."), code="review.own")
-    if voter.roles & {"administrator", "auditor"}:
-        raise Denied(_("Administrators and auditors do not vote."), code="review.administrator")
-    if ROLE_OF[kind] not in voter.roles and not _is_steward_vote(case, voter, rule):
+def _check_role(case: Case, voter: Party, policy: Policy, kind: Kind) -> None:
+    if ROLE_OF[kind] not in voter.roles and not _is_steward_vote(
+        case, voter, rule_of(policy, kind)
+    ):
         raise Denied(
             _("Only people with the role {role} vote on this."),
             code="review.role",
             role=ROLE_OF[kind],
         )
+
+
+def _check_eligible(case: Case, voter: Party, policy: Policy, kind: Kind) -> None:
+    if voter.person == case.applicant.person or voter.person in case.analysts:
+        raise Denied(_("Applicants and analysts do not vote on their own work."), code="review.own")
+    if voter.roles & {"administrator", "auditor"}:
+        raise Denied(_("Administrators and auditors do not vote."), code="review.administrator")
+    _check_role(case, voter, policy, kind)
     if voter.person in case.recused:
         raise Denied(_("You have recused yourself from this."), code="review.recused")
     if not _normal(voter.organisation):

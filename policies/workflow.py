@@ -98,6 +98,15 @@ def _table(*rows: tuple[str, str, str, str]) -> tuple[Transition, ...]:
     )
 
 
+def _voted_by(actor: str) -> tuple[tuple[str, str, str, str], ...]:
+    """What a vote may decide; the actions are the choices of policies.review."""
+    return (
+        ("in_review", "approve", actor, "approved"),
+        ("in_review", "reject", actor, "rejected"),
+        ("in_review", "return", actor, "returned"),
+    )
+
+
 ACCESS_REQUEST = Machine(
     name="access_request",
     initial="draft",
@@ -113,9 +122,7 @@ ACCESS_REQUEST = Machine(
     transitions=_table(
         ("draft returned", "submit", APPLICANT, "submitted"),
         ("submitted", "open", SYSTEM, "in_review"),
-        ("in_review", "approve", COMMITTEE, "approved"),
-        ("in_review", "reject", COMMITTEE, "rejected"),
-        ("in_review", "return", COMMITTEE, "returned"),
+        *_voted_by(COMMITTEE),
         ("draft submitted in_review returned", "withdraw", APPLICANT, "withdrawn"),
     ),
 )
@@ -158,23 +165,12 @@ DATASET_VERSION = Machine(
 )
 
 _JOB_LIVE = "submitted checked queued staging running collecting inspecting"
+_JOB_ENDED = "finished failed stopped refused"
 
 JOB = Machine(
     name="job",
     initial="submitted",
-    owners={
-        "submitted": SYSTEM,
-        "checked": SYSTEM,
-        "queued": SYSTEM,
-        "staging": SYSTEM,
-        "running": SYSTEM,
-        "collecting": SYSTEM,
-        "inspecting": SYSTEM,
-        "finished": SYSTEM,
-        "failed": SYSTEM,
-        "stopped": SYSTEM,
-        "refused": SYSTEM,
-    },
+    owners=dict.fromkeys(f"{_JOB_LIVE} {_JOB_ENDED}".split(), SYSTEM),
     transitions=_table(
         ("submitted", "check", SYSTEM, "checked"),
         ("checked", "queue", SYSTEM, "queued"),
@@ -210,9 +206,7 @@ RELEASE = Machine(
         ("proposed", "open", SYSTEM, "in_review"),
         # A hard finding is never lifted, so no reviewer is asked.
         ("proposed", "block", SYSTEM, "rejected"),
-        ("in_review", "approve", REVIEWER, "approved"),
-        ("in_review", "reject", REVIEWER, "rejected"),
-        ("in_review", "return", REVIEWER, "returned"),
+        *_voted_by(REVIEWER),
         ("returned", "propose", APPLICANT, "proposed"),
         ("approved", "release", SYSTEM, "released"),
         # What was approved has changed: its votes have fallen and are asked again.

@@ -94,16 +94,15 @@ def _place(error: BaseException) -> str:
 class _Recent:
     """What beat hinted lately: waiting work is found every two seconds and hinted less often."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.sent: dict[tuple[Any, ...], float] = {}
+    def __init__(self) -> None:
+        self.again: dict[tuple[Any, ...], float] = {}  # from when on the same may be sent again
 
-    def first(self, key: tuple[Any, ...]) -> bool:
+    def first(self, key: tuple[Any, ...], seconds: float) -> bool:
         now = time.monotonic()
-        self.sent = {k: at for k, at in self.sent.items() if now - at < self.seconds}
-        if key in self.sent:
+        self.again = {k: at for k, at in self.again.items() if at > now}
+        if key in self.again:
             return False
-        self.sent[key] = now
+        self.again[key] = now + seconds
         return True
 
 
@@ -114,13 +113,11 @@ def hint(name: str, *args: int | str, again_after: float = 30) -> None:
     """Ask for a task to run, once the current transaction (if any) has been committed.
 
     Never raises for a queue that is down: the row stands and beat will find it. Called from an
-    app's ``due()``, the same hint is sent at most once in ``again_after`` seconds.
+    app's ``due()``, the same hint is sent again after ``again_after`` seconds at the earliest.
     """
     recent: _Recent | None = getattr(_local, "recent", None)
-    if recent is not None:
-        recent.seconds = again_after
-        if not recent.first((name, *args)):
-            return
+    if recent is not None and not recent.first((name, *args), again_after):
+        return
     transaction.on_commit(functools.partial(_send, name, args), robust=True)
 
 
@@ -138,7 +135,7 @@ class from_beat:
     """Within this block hints of this thread are thinned out (see ``hint``)."""
 
     def __init__(self) -> None:
-        self._recent = _Recent(30)
+        self._recent = _Recent()
 
     def __enter__(self) -> None:
         _local.recent = self._recent

@@ -27,7 +27,7 @@ APPS = ("accounts", "audit", "catalog", "ingest", "access", "jobs", "releases")
 # Templates of apps that are not called like their folder.
 FOLDERS = {"accounts": ("accounts", "account", "mfa", "allauth")}
 # The core has no Django; the portal translates its sentences.
-SHARED = ("policies", "deid", "sandbox_runner", "portal/pages")
+SHARED = ("policies", "deid", "sandbox_runner", "portal/pages", "portal/voting")
 ONE = {"_", "gettext", "gettext_lazy", "gettext_noop"}
 TWO = {"ngettext", "ngettext_lazy"}
 LITERAL = r"u?(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"

@@ -22,6 +22,7 @@ from portal.accounts.models import Person
 from portal.audit.record import record
 from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import policy_of
+from portal.voting import casting
 
 MOST_DOCUMENT_BYTES = 20 * 1024 * 1024
 MOST_DOCUMENTS = 10
@@ -38,7 +39,9 @@ def locked(request: AccessRequest) -> AccessRequest:
     """Return the row as it is now, locked until the transaction ends."""
     return (
         AccessRequest.objects.select_for_update(of=("self",))
-        .select_related("applicant__unit__organisation", "version__dataset__steward")
+        .select_related(
+            "applicant__unit__organisation", "version__dataset__steward__unit__organisation"
+        )
         .get(pk=request.pk)
     )
 
@@ -47,16 +50,7 @@ def move(
     request: AccessRequest, action: str, actor: str, *, by: Person | None, **changes: Any
 ) -> None:
     """Move a locked request by the state machine, note when, and record it."""
-    before = request.state
-    request.state = ACCESS_REQUEST.next_state(before, action, actor)
-    for name, value in changes.items():
-        setattr(request, name, value)
-    request.save(update_fields=["state", *changes])
-    now = timezone.now()
-    RequestStep.objects.filter(request=request, left_at=None).update(left_at=now)
-    RequestStep.objects.create(request=request, state=request.state, entered_at=now)
-    details = {"from": before, "to": request.state, "round": request.round}
-    record(f"request.{action}", by=by, about=request, details=details)
+    casting.move(request, ACCESS_REQUEST, "request", action, actor, by=by, **changes)
 
 
 def _check_own(request: AccessRequest, by: Person) -> None:

@@ -23,6 +23,7 @@ from portal.access.models import AccessRequest, Agreement, Grant, RequestDocumen
 from portal.accounts.api import fields_of
 from portal.accounts.permissions import signed_in
 from portal.catalog.queries import published
+from portal.voting.serializers import VoteInput
 
 
 def _request(request: Request, pk: int) -> AccessRequest:
@@ -38,7 +39,8 @@ def _submitted(pk: int) -> AccessRequest:
 def _answer(request: Request, row: AccessRequest, status: int = 200) -> Response:
     shown = get_object_or_404(queries.requests_visible_to(signed_in(request)), pk=row.pk)
     context = {"request": request}
-    return Response(shapes.RequestSerializer(shown, context=context).data, status=status)
+    data = shapes.RequestSerializer(queries.surround(shown), context=context).data
+    return Response(data, status=status)
 
 
 class Fields(APIView):
@@ -184,9 +186,9 @@ def attachment(stream: Any, filename: str) -> FileResponse:
 class Votes(APIView):
     """Vote on a request. Who may not gets 403 with the rule's sentence, and it is recorded."""
 
-    @extend_schema(request=shapes.VoteInput, responses={201: shapes.RequestSerializer})
+    @extend_schema(request=VoteInput, responses={201: shapes.RequestSerializer})
     def post(self, request: Request, pk: int) -> Response:
-        given = fields_of(shapes.VoteInput, request)
+        given = fields_of(VoteInput, request)
         row = _submitted(pk)
         decisions.cast_vote(by=signed_in(request), request=row, **given)
         return _answer(request, row, 201)

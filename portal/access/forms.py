@@ -177,32 +177,6 @@ def initial_of(row: AccessRequest) -> dict[str, Any]:
     }
 
 
-class VoteForm(forms.Form):
-    """A vote on exactly what ``bound_to`` names."""
-
-    CHOICES = (
-        ("approve", _("Approve")),
-        ("return", _("Return for changes")),
-        ("reject", _("Reject")),
-    )
-    bound_to = forms.CharField(max_length=64, widget=forms.HiddenInput)
-    choice = forms.ChoiceField(
-        choices=CHOICES,
-        widget=forms.RadioSelect,
-        label=_("Your vote"),
-        error_messages={"required": _("Choose one.")},
-    )
-    comment = forms.CharField(
-        required=False,
-        label=_("Comment"),
-        widget=forms.Textarea(attrs={"rows": 4, "maxlength": 5000}),
-        help_text=_(
-            "Needed unless you approve: the applicant reads it, without your name. The others who "
-            "vote see it once the quorum has voted."
-        ),
-    )
-
-
 class ReasonForm(forms.Form):
     """Why something is stopped, given back or left to others."""
 
@@ -210,16 +184,6 @@ class ReasonForm(forms.Form):
         label=_("Reason"),
         widget=forms.Textarea(attrs={"rows": 2, "maxlength": 2000}),
         error_messages={"required": _("Say why.")},
-    )
-
-
-class RecuseForm(forms.Form):
-    """Somebody is too close to judge; the reason is theirs to give or not."""
-
-    reason = forms.CharField(
-        required=False,
-        label=_("Reason (optional)"),
-        widget=forms.Textarea(attrs={"rows": 2, "maxlength": 2000}),
     )
 
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts.models import Person
+from portal.voting.models import RecusalRow, StepRow, VoteRow
 
 
 class AccessRequest(models.Model):
@@ -48,13 +49,10 @@ class AccessRequest(models.Model):
         return str(self.answers.get("title", ""))
 
 
-class RequestStep(models.Model):
+class RequestStep(StepRow):
     """When a request entered and left a state: the honest answer to "how long does it take"."""
 
     request = models.ForeignKey(AccessRequest, on_delete=models.CASCADE, related_name="steps")
-    state = models.CharField(max_length=20)
-    entered_at = models.DateTimeField(default=timezone.now)
-    left_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints: ClassVar = [
@@ -84,15 +82,10 @@ class RequestDocument(models.Model):
         return f"document {self.pk} of request {self.request_id}"
 
 
-class RequestVote(models.Model):
+class RequestVote(VoteRow):
     """One committee member's vote, bound to what was submitted."""
 
     request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="votes")
-    voter = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
-    choice = models.CharField(max_length=10)
-    comment = models.TextField(blank=True)
-    bound_to = models.CharField(max_length=64)
-    cast_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints: ClassVar = [
@@ -105,13 +98,10 @@ class RequestVote(models.Model):
         return f"vote {self.pk} on request {self.request_id}"
 
 
-class Recusal(models.Model):
+class Recusal(RecusalRow):
     """A committee member says that they are too close to a request to judge it."""
 
     request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="recusals")
-    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
-    reason = models.TextField(blank=True)
-    at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints: ClassVar = [

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from policies.access import GrantFacts, check_grant_usable
 from policies.document import Policy
-from policies.errors import UserError
-from policies.review import Case, Decision, Vote, check_can_vote, decide, visible_votes
+from policies.review import Case, Decision
 from policies.workflow import ACCESS_REQUEST, APPLICANT
 from portal.access.models import (
     AccessRequest,
@@ -23,10 +22,11 @@ from portal.access.models import (
     RequestStep,
     RequestVote,
 )
-from portal.access.parties import party
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of
+from portal.voting.ballots import Ballot, VotingView, ballot_of, seen_by
+from portal.voting.parties import party
 
 # What the committee and the steward see: a draft, and what was withdrawn as one, is its author's.
 SUBMITTED = ("submitted", "in_review", "returned", "approved", "rejected")
@@ -39,7 +39,7 @@ def requests_visible_to(person: Person) -> QuerySet[AccessRequest]:
     all that were submitted.
     """
     rows = AccessRequest.objects.select_related(
-        "applicant__unit__organisation", "version__dataset__steward"
+        "applicant__unit__organisation", "version__dataset__steward__unit__organisation"
     ).order_by("-pk")
     roles = roles_of(person)
     seen = Q(applicant=person) | Q(analysts=person)
@@ -49,6 +49,29 @@ def requests_visible_to(person: Person) -> QuerySet[AccessRequest]:
     else:
         seen |= submitted & Q(version__dataset__steward=person)
     return rows.filter(seen).distinct()
+
+
+# What the voting on a request asks for.
+VOTING = ("analysts__unit__organisation", "recusals", "votes")
+
+
+def surround(request: AccessRequest) -> AccessRequest:
+    """Fetch at once what a request's page asks for again and again.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([request], *VOTING)
+    return request
+
+
+def may_vote_on(person: Person, *, most: int) -> list[AccessRequest]:
+    """Return requests that wait for a person's vote; looks at ``most`` in review."""
+    own = RequestVote.objects.filter(
+        request=OuterRef("pk"), voter=person, bound_to=OuterRef("bound_to")
+    )
+    rows = requests_visible_to(person).filter(state="in_review").exclude(recusals__person=person)
+    rows = rows.exclude(Exists(own)).prefetch_related(*VOTING)
+    return [row for row in rows[:most] if voting_for(row, person).may_vote]
 
 
 def policy_for(request: AccessRequest) -> Policy:
@@ -66,58 +89,26 @@ def case_of(request: AccessRequest) -> Case:
     return Case(
         applicant=party(request.applicant),
         owner=party(request.version.dataset.steward),
-        analysts=frozenset(str(pk) for pk in request.analysts.values_list("pk", flat=True)),
+        analysts=frozenset(str(person.pk) for person in request.analysts.all()),
         conflict_declared=request.conflict_declared,
         bound_to=request.bound_to,
-        recused=frozenset(str(pk) for pk in request.recusals.values_list("person", flat=True)),
+        recused=frozenset(str(row.person_id) for row in request.recusals.all()),
     )
 
 
-def votes_on(request: AccessRequest) -> list[tuple[RequestVote, Vote]]:
-    """Return the votes on what is submitted now, in the order in which they were cast."""
-    rows = request.votes.filter(bound_to=request.bound_to).select_related(
-        "voter__unit__organisation"
-    )
-    return [(row, Vote(party(row.voter), row.choice, row.bound_to)) for row in rows.order_by("pk")]
+def ballot_on(request: AccessRequest) -> Ballot[RequestVote]:
+    """Return the voting on a request as it stands."""
+    return ballot_of("access", case_of(request), policy_for(request), request.votes.all())
 
 
 def decision_on(request: AccessRequest) -> Decision:
     """Return what the votes say now."""
-    votes = [vote for _row, vote in votes_on(request)]
-    return decide(case_of(request), votes, policy_for(request), "access")
+    return ballot_on(request).decision
 
 
-@dataclass(frozen=True)
-class VotingView:
-    """What one person may know of the voting on a request."""
-
-    decision: Decision
-    votes: tuple[RequestVote, ...]
-    may_vote: bool
-    why_not: UserError | None
-
-
-def voting_for(request: AccessRequest, viewer: Person) -> VotingView:
-    """Return the voting as ``viewer`` may see it: blind until the quorum has voted."""
-    case, policy = case_of(request), policy_for(request)
-    pairs = votes_on(request)
-    votes = [vote for _row, vote in pairs]
-    decision = decide(case, votes, policy, "access")
-    me = party(viewer)
-    seen = visible_votes(me, votes, decision)
-    why_not: UserError | None = None
-    may_vote = request.state == "in_review"
-    if may_vote:
-        try:
-            check_can_vote(case, me, votes, policy, "access")
-        except UserError as error:
-            may_vote, why_not = False, error
-    return VotingView(
-        decision=decision,
-        votes=tuple(row for row, vote in pairs if vote in seen),
-        may_vote=may_vote,
-        why_not=why_not,
-    )
+def voting_for(request: AccessRequest, viewer: Person) -> VotingView[RequestVote]:
+    """Return the voting as ``viewer`` may see it."""
+    return seen_by(ballot_on(request), viewer, is_open=request.state == "in_review")
 
 
 def actions_for(request: AccessRequest, viewer: Person) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from django.db import models, transaction
 
 from policies.errors import Denied
 from portal.accounts.models import Person
+from portal.accounts.queries import roles_asked_anew
 from portal.audit.record import record
 
 
@@ -17,10 +18,11 @@ def refusals_recorded(action: str, *, by: Person, about: models.Model) -> Iterat
     """Record ``<action>.refused`` when the block raises Denied, and let it pass on.
 
     Stands outside the action's transaction: what was refused is rolled back, that it was tried
-    is not.
+    is not. Roles are asked anew: an action decides by what they are now.
     """
     try:
-        yield
+        with roles_asked_anew():
+            yield
     except Denied as error:
         with transaction.atomic():
             record(f"{action}.refused", by=by, about=about, details={"rule": error.code})

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from portal.access import queries
-from portal.access.models import AccessRequest, Agreement, Grant, RequestDocument, RequestVote
+from portal.access.models import AccessRequest, Agreement, Grant, RequestDocument
 from portal.accounts.models import Person
-from portal.errors import sentence
-
-
-class PersonBriefly(serializers.ModelSerializer[Person]):
-    """Who somebody is, as those they work with see it."""
-
-    unit = serializers.CharField(source="unit.name", default="", read_only=True)
-    organisation = serializers.CharField(source="unit.organisation.name", default="")
-
-    class Meta:
-        model = Person
-        fields = ("id", "name", "email", "unit", "organisation")
+from portal.accounts.serializers import PersonBriefly
+from portal.voting.serializers import VotingSerializer, voting_facts
 
 
 class DocumentSerializer(serializers.ModelSerializer[RequestDocument]):
@@ -31,30 +20,6 @@ class DocumentSerializer(serializers.ModelSerializer[RequestDocument]):
     class Meta:
         model = RequestDocument
         fields = ("id", "kind", "filename", "media_type", "bytes", "sha256", "uploaded_at")
-
-
-class VoteSerializer(serializers.ModelSerializer[RequestVote]):
-    """A vote, for those who may see it."""
-
-    voter = PersonBriefly()
-
-    class Meta:
-        model = RequestVote
-        fields = ("voter", "choice", "comment", "cast_at")
-
-
-class VotingSerializer(serializers.Serializer[Any]):
-    """What the reader may know of the voting."""
-
-    state = serializers.CharField(help_text="open, approved, rejected, returned, conflicted")
-    reason = serializers.CharField()
-    needed = serializers.ListField(child=serializers.CharField())
-    counted = serializers.IntegerField()
-    quorum = serializers.IntegerField()
-    revealed = serializers.BooleanField()
-    may_vote = serializers.BooleanField()
-    why_not = serializers.CharField()
-    votes = VoteSerializer(many=True)
 
 
 class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
@@ -106,19 +71,7 @@ class RequestSerializer(serializers.ModelSerializer[AccessRequest]):
 
     @extend_schema_field(VotingSerializer)
     def get_voting(self, request: AccessRequest) -> dict[str, Any]:
-        view = queries.voting_for(request, self._viewer())
-        decision = view.decision
-        return {
-            "state": decision.state,
-            "reason": gettext(decision.reason),
-            "needed": [gettext(text) for text in decision.needed],
-            "counted": decision.counted,
-            "quorum": decision.quorum,
-            "revealed": decision.revealed,
-            "may_vote": view.may_vote,
-            "why_not": sentence(view.why_not) if view.why_not else "",
-            "votes": VoteSerializer(view.votes, many=True).data,
-        }
+        return voting_facts(queries.voting_for(request, self._viewer()))
 
     def get_actions(self, request: AccessRequest) -> list[str]:
         return list(queries.actions_for(request, self._viewer()))
@@ -163,14 +116,6 @@ class RequestChanges(serializers.Serializer[Any]):
 
     answers = serializers.DictField(required=False, default=dict)
     conflict_declared = serializers.BooleanField(required=False, allow_null=True, default=None)
-
-
-class VoteInput(serializers.Serializer[Any]):
-    """A vote on exactly what ``bound_to`` names."""
-
-    choice = serializers.ChoiceField(choices=["approve", "reject", "return"])
-    bound_to = serializers.CharField(max_length=64)
-    comment = serializers.CharField(required=False, allow_blank=True, default="")
 
 
 class ReasonInput(serializers.Serializer[Any]):

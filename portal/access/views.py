@@ -19,9 +19,7 @@ from portal.access.api import attachment
 from portal.access.forms import (
     GROUPS,
     PURPOSES,
-    RecuseForm,
     RequestForm,
-    VoteForm,
     initial_of,
     purpose_label,
     purposes_open,
@@ -30,11 +28,12 @@ from portal.access.models import AccessRequest, Grant
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of, public_datasets, published
-from portal.errors import sentence
 from portal.pages.buttons import done, pressed
 from portal.pages.reader import reader
 from portal.pages.steps import drawn
 from portal.plain_input import whole_number
+from portal.voting.forms import VoteForm
+from portal.voting.pages import shown
 
 A_PAGE = 25
 PATH = ("draft", "in_review", "approved")
@@ -197,25 +196,21 @@ def page_of(
     status: int = 200,
 ) -> HttpResponse:
     """Render a request's page."""
-    person = reader(request)
-    voting = queries.voting_for(row, person)
-    decision = voting.decision
+    person, row = reader(request), queries.surround(row)
     may = queries.actions_for(row, person)
     context: dict[str, Any] = {
         "row": row,
         "steps": drawn(PATH, row.state, reached=_reached(row)),
         "groups": _answers(row),
         "documents": queries.documents_of(row),
-        "analysts": row.analysts.select_related("unit__organisation"),
-        "voting": voting,
-        "decision": decision,
+        "analysts": row.analysts.all(),
+        **shown(
+            queries.voting_for(row, person),
+            vote_form=vote_form or VoteForm(initial={"bound_to": row.bound_to}),
+            page="request",
+        ),
         "shows_voting": bool(row.round) and row.state != "draft" and row.applicant_id != person.pk,
-        "why_not": sentence(voting.why_not) if voting.why_not else "",
         "may": may,
-        "vote_form": vote_form or VoteForm(initial={"bound_to": row.bound_to}),
-        "recuse_form": RecuseForm(),
-        "vote_url": "request-vote",
-        "recuse_url": "request-recuse",
         "grant": Grant.objects.filter(request=row).first(),
         "passed": row.steps.order_by("pk"),
         "levels": queries.service_levels(),

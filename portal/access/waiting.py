@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.db.models import F
 from django.urls import reverse
 from django.utils.translation import gettext
 
@@ -33,9 +32,7 @@ def waiting_for(person: Person) -> list[Waiting]:
         ),
     ]
     if "committee" in roles_of(person):
-        rows = queries.requests_visible_to(person).filter(state="in_review")
-        rows = rows.exclude(votes__voter=person, votes__bound_to=F("bound_to"))[:MOST]
-        count = sum(queries.voting_for(row, person).may_vote for row in rows)
+        count = len(queries.may_vote_on(person, most=MOST))
         found.insert(
             0, Waiting(gettext("requests wait for your vote"), count, f"{address}?state=in_review")
         )

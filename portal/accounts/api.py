@@ -164,7 +164,8 @@ class RolesView(generics.ListAPIView[RoleAssignment]):
 class RoleView(APIView):
     """Confirm a proposed role (another administrator), or end one."""
 
-    @extend_schema(request=None, responses=shapes.RoleSerializer)
+    # Without a name of its own it would be called as the proposing of a role is.
+    @extend_schema(operation_id="v1_roles_decide", request=None, responses=shapes.RoleSerializer)
     def post(self, request: Request, pk: int, action: str) -> Response:
         assignment = get_object_or_404(queries.assignments_visible_to(signed_in(request)), pk=pk)
         if action == "confirm":

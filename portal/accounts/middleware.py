@@ -55,6 +55,7 @@ WRITE = frozenset(
         "mfa_remove_webauthn",
     }
 )
+SAFE = frozenset({"GET", "HEAD"})
 
 
 def proved_second_factor(request: HttpRequest) -> bool:
@@ -63,6 +64,19 @@ def proved_second_factor(request: HttpRequest) -> bool:
         return False
     records = get_authentication_records(request, request.user)
     return any(record.get("method") == "mfa" for record in records)
+
+
+class RolesMiddleware:
+    """Roles are asked once in a request that only reads, and each time in one that may write."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.method not in SAFE:
+            return self.get_response(request)
+        with queries.roles_remembered():
+            return self.get_response(request)
 
 
 class SecondFactorMiddleware:
@@ -104,7 +118,7 @@ class SecondFactorMiddleware:
             sentence = gettext("People with a role must prove a second factor first.")
             error = {"code": "accounts.second-factor", "message": sentence, "field": ""}
             return JsonResponse({"error": error}, status=403)
-        if request.method in ("GET", "HEAD"):
+        if request.method in SAFE:
             query = urlencode({"next": request.get_full_path()})
             return HttpResponseRedirect(f"{reverse(target)}?{query}")
         return HttpResponseRedirect(reverse(target))

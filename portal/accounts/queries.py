@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from allauth.mfa.models import Authenticator
+from django.db import connection
 from django.db.models import QuerySet
 
 from portal.accounts.models import ApiToken, Person, Role, RoleAssignment
@@ -23,10 +28,55 @@ def roles_proposed() -> QuerySet[RoleAssignment]:
     return RoleAssignment.objects.filter(confirmed_at=None, ended_at=None)
 
 
+class _Remembered:
+    """Who holds which roles, asked once for everybody: few people hold one."""
+
+    def __init__(self) -> None:
+        self._roles: dict[int, frozenset[str]] | None = None
+
+    def of(self, person: int) -> frozenset[str]:
+        if self._roles is None:
+            held: dict[int, set[str]] = {}
+            for pk, role in roles_in_force().values_list("person", "role"):
+                held.setdefault(pk, set()).add(role)
+            self._roles = {pk: frozenset(roles) for pk, roles in held.items()}
+        return self._roles.get(person, frozenset())
+
+
+_remembered: ContextVar[_Remembered | None] = ContextVar("roles_remembered", default=None)
+
+
+@contextmanager
+def roles_remembered() -> Iterator[None]:
+    """Ask for roles once while the block runs; for showing, where a page asks dozens of times.
+
+    What is written is decided by the roles as they are: inside a transaction, and in an action
+    (``roles_asked_anew``), they are asked each time.
+    """
+    yield from _with(_Remembered())
+
+
+@contextmanager
+def roles_asked_anew() -> Iterator[None]:
+    """Ask for roles each time while the block runs, whatever was remembered around it."""
+    yield from _with(None)
+
+
+def _with(remembered: _Remembered | None) -> Iterator[None]:
+    token = _remembered.set(remembered)
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
 def roles_of(person: Person) -> frozenset[str]:
     """Return the role words somebody holds now, such as ``{"reviewer"}``."""
     if person.pk is None:
         return frozenset()
+    remembered = _remembered.get()
+    if remembered is not None and not connection.in_atomic_block:
+        return remembered.of(person.pk)
     return frozenset(roles_in_force().filter(person=person).values_list("role", flat=True))
 
 

@@ -71,6 +71,17 @@ class PersonSerializer(serializers.ModelSerializer[Person]):
         return queries.has_second_factor(person)
 
 
+class PersonBriefly(serializers.ModelSerializer[Person]):
+    """Who somebody is, as those they work with see it."""
+
+    unit = serializers.CharField(source="unit.name", default="", read_only=True)
+    organisation = serializers.CharField(source="unit.organisation.name", default="")
+
+    class Meta:
+        model = Person
+        fields = ("id", "name", "email", "unit", "organisation")
+
+
 class NewPersonSerializer(serializers.Serializer[Any]):
     email = serializers.CharField(max_length=254)
     name = serializers.CharField(max_length=150)

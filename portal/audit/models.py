@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.utils import timezone
 
 from portal.leases import Leased
 
@@ -53,6 +54,17 @@ class Checkpoint(models.Model):
 
     class Meta:
         ordering: ClassVar = ["id"]
+
+
+class Walk(Leased):
+    """An auditor asked for the whole chain to be walked; a worker says what it found."""
+
+    asked_at = models.DateTimeField(default=timezone.now)
+    done_at = models.DateTimeField(null=True, blank=True)
+    result = models.JSONField(default=dict)  # portal.audit.verify.Verification.as_mapping()
+
+    def __str__(self) -> str:
+        return f"walk {self.pk}"
 
 
 class Sealer(Leased):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -89,15 +90,33 @@ def verify(
     trusted = keys.public_keys("audit") if public is None else public
     result = Verification()
     wanted = list(_trusted_statements(given, trusted, result))
-    outermost = not connection.in_atomic_block
-    with transaction.atomic():
-        # One snapshot of events and links: the sealer may go on meanwhile. (SQLite's transaction
-        # is one already; PostgreSQL takes the word only before a transaction's first query.)
-        if outermost and connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with _snapshot():
         _walk(result, wanted)
     return result
+
+
+@contextlib.contextmanager
+def _snapshot() -> Iterator[None]:
+    """Read events and links as they are at one moment; recorders and the sealer may go on."""
+    if connection.in_atomic_block:
+        yield
+        return
+    if connection.vendor == "sqlite":
+        # Our transactions take the write lock at once (settings); this one only reads.
+        usual = connection.transaction_mode  # type: ignore[attr-defined]
+        connection.transaction_mode = "DEFERRED"  # type: ignore[attr-defined]
+        try:
+            with transaction.atomic():
+                yield
+        finally:
+            connection.transaction_mode = usual  # type: ignore[attr-defined]
+        return
+    with transaction.atomic():
+        # PostgreSQL takes the word only before a transaction's first query.
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
 
 
 def _trusted_statements(

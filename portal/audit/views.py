@@ -9,17 +9,16 @@ from django import forms
 from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST, require_safe
 
 from portal import keys
 from portal.accounts.models import Role
 from portal.accounts.permissions import check_role
-from portal.audit import chain, checkpoints, queries
-from portal.audit.models import Checkpoint, Event
+from portal.audit import chain, checkpoints, queries, walks
+from portal.audit.models import Checkpoint, Event, Walk
 from portal.audit.record import record_attempt
-from portal.audit.verify import verify
 from portal.pages.reader import reader
 from portal.plain_input import whole_number
 
@@ -104,12 +103,29 @@ def _as_text(details: Any) -> list[tuple[str, str]]:
 @login_required
 @require_POST
 def check(request: HttpRequest) -> HttpResponse:
-    """Walk the whole chain now and say what was found."""
-    viewer = reader(request)
-    check_role(viewer, Role.AUDITOR)
-    with transaction.atomic():
-        record_attempt("audit.verified", by=viewer, subject="chain", kind="audit")
-    return render(request, "audit/check.html", {"result": verify()})
+    """Have the whole chain walked, and go where it will be said what was found."""
+    return redirect("audit-walk", walks.ask(by=reader(request)).pk)
+
+
+def _walk(request: HttpRequest, pk: int) -> Walk:
+    check_role(reader(request), Role.AUDITOR)
+    return get_object_or_404(Walk, pk=pk)
+
+
+@login_required
+@require_safe
+def walk(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say what a walk found, or that it is not done yet."""
+    return render(request, "audit/check.html", {"walk": _walk(request, pk)})
+
+
+@login_required
+@require_safe
+def walk_live(request: HttpRequest, pk: int) -> HttpResponse:
+    """Tell a page that waits for a walk when to load again."""
+    if _walk(request, pk).done_at is None:
+        return HttpResponse(status=204)
+    return HttpResponse(status=286, headers={"HX-Refresh": "true"})
 
 
 @require_safe

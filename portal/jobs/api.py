@@ -32,7 +32,7 @@ def _job(request: Request, pk: int) -> Job:
 
 
 def _shown(request: Request, job: Job) -> Any:
-    return shapes.JobSerializer(job, context={"request": request}).data
+    return shapes.JobSerializer(queries.surround(job), context={"request": request}).data
 
 
 class Submissions(APIView):
@@ -95,7 +95,7 @@ class Jobs(ListAPIView[Job]):
             rows = rows.filter(state=given["state"])
         if grant := whole_number(given.get("grant", "")):
             rows = rows.filter(grant=grant)
-        return rows
+        return queries.listed(rows)
 
 
 class OneJob(APIView):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, Sum
 
 from policies.document import Policy
 from policies.errors import Denied, _
@@ -19,24 +19,21 @@ Kind = LedgerEntry.Kind
 LIVE_KINDS = (Kind.TICK, Kind.FAULT, Kind.FIGURE)
 
 
-def _bits(rows: QuerySet[LedgerEntry]) -> float:
-    return rows.filter(kind__in=LIVE_KINDS).aggregate(bits=Sum("bits"))["bits"] or 0.0
-
-
-def _of_dataset(grant: Grant) -> QuerySet[LedgerEntry]:
-    return LedgerEntry.objects.filter(dataset=grant.version.dataset_id)
-
-
 def balances(job: Job, policy: Policy) -> dict[str, Balance]:
     """Return what a job, its grant, its organisation and the dataset have spent, in bits."""
-    grant, limits = job.grant, policy.ledger
-    rows = _of_dataset(grant)
-    organisation = rows.filter(organisation=grant.unit.organisation_id)
+    limits = policy.ledger
+    rows = LedgerEntry.objects.filter(dataset=job.version.dataset_id, kind__in=LIVE_KINDS)
+    bits = rows.aggregate(
+        job=Sum("bits", filter=Q(job=job)),
+        grant=Sum("bits", filter=Q(grant=job.grant_id)),
+        organisation=Sum("bits", filter=Q(organisation=job.grant.unit.organisation_id)),
+        dataset=Sum("bits"),
+    )
     return {
-        "job": Balance(_bits(rows.filter(job=job)), limits.job_bits),
-        "grant": Balance(_bits(rows.filter(grant=grant)), limits.grant_bits),
-        "organisation": Balance(_bits(organisation), limits.organisation_bits),
-        "dataset": Balance(_bits(rows), limits.dataset_bits),
+        "job": Balance(bits["job"] or 0.0, limits.job_bits),
+        "grant": Balance(bits["grant"] or 0.0, limits.grant_bits),
+        "organisation": Balance(bits["organisation"] or 0.0, limits.organisation_bits),
+        "dataset": Balance(bits["dataset"] or 0.0, limits.dataset_bits),
     }
 
 

@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from policies.errors import Denied, _
 from policies.review import Case, check_can_vote
 from policies.workflow import APPLICANT, JOB
-from portal.access.parties import party
 from portal.access.refusals import refusals_recorded
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
@@ -25,6 +24,7 @@ from portal.jobs import storage
 from portal.jobs.admission import ahead_of
 from portal.jobs.models import Job, Submission, Tick
 from portal.jobs.transitions import LIVE
+from portal.voting.parties import party
 
 # Why a job waits, as its applicant reads it; filled with the row's ``waiting_facts``.
 WAITING: Mapping[str, str] = {
@@ -40,6 +40,9 @@ WAITING: Mapping[str, str] = {
     "stopping": _("It is being stopped."),
 }
 
+# What a job's page asks for again and again, for `surround`.
+AROUND = ("grant__analysts", "releases", "inspection__findings", "artefacts", "steps")
+
 
 def jobs_visible_to(person: Person) -> QuerySet[Job]:
     """Return the jobs whose state a person may see.
@@ -51,7 +54,7 @@ def jobs_visible_to(person: Person) -> QuerySet[Job]:
         "submission__submitter__unit__organisation",
         "grant__holder",
         "grant__unit__organisation",
-        "version__dataset__steward",
+        "version__dataset__steward__unit__organisation",
     ).order_by("-pk")
     roles = roles_of(person)
     if roles & {"auditor", "administrator"}:
@@ -62,9 +65,32 @@ def jobs_visible_to(person: Person) -> QuerySet[Job]:
     return rows.filter(seen).distinct()
 
 
+def listed(rows: QuerySet[Job]) -> QuerySet[Job]:
+    """Return the same jobs with what a list shows of each, and no more."""
+    return (
+        rows.select_related(None)
+        .select_related("submission__submitter", "version__dataset", "grant__unit__organisation")
+        .only(
+            *("state", "reason", "created_at", "ended_at", "wall_seconds"),
+            *("submission__name", "submission__submitter__name", "version__number"),
+            *(f"version__dataset__{name}" for name in ("slug", "title", "title_ko")),
+            "grant__unit__organisation__name",
+        )
+    )
+
+
+def surround(job: Job) -> Job:
+    """Fetch at once what a job's page asks for again and again: who and what is around it.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([job], *AROUND)
+    return job
+
+
 def is_insider(job: Job, person: Person) -> bool:
     """Whether a person works under the job's grant."""
-    return job.grant.holder_id == person.pk or job.grant.analysts.filter(pk=person.pk).exists()
+    return job.grant.holder_id == person.pk or person in job.grant.analysts.all()
 
 
 def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Case:
@@ -72,7 +98,7 @@ def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Cas
     return Case(
         applicant=party(job.submission.submitter),
         owner=party(job.version.dataset.steward),
-        analysts=frozenset(str(pk) for pk in job.grant.analysts.values_list("pk", flat=True)),
+        analysts=frozenset(str(person.pk) for person in job.grant.analysts.all()),
         conflict_declared=conflict,
         bound_to=bound_to,
     )
@@ -87,7 +113,7 @@ def check_may_examine(job: Job, person: Person) -> None:
     roles = roles_of(person)
     if "auditor" in roles:
         return
-    if not job.releases.exists():
+    if not job.releases.all():
         raise Denied(_("This is open to reviewers once a release is proposed."), code="job.closed")
     if "steward" in roles and job.version.dataset.steward_id == person.pk:
         if is_insider(job, person):
@@ -112,7 +138,7 @@ def may_see_figures(job: Job, person: Person | None) -> bool:
     Until reviewers have let them out the applicant sees the verdict and the public findings only:
     everything that a job could choose freely waits for the release.
     """
-    if job.releases.filter(state="released").exists():
+    if any(release.state == "released" for release in job.releases.all()):
         return True
     return person is not None and may_examine(job, person)
 
@@ -179,7 +205,7 @@ def propose_block(job: Job) -> str | None:
     inspection = getattr(job, "inspection", None)
     if inspection is None:
         return _("The job has no inspection.")
-    if inspection.findings.filter(hard=True).exists():
+    if any(finding.hard for finding in inspection.findings.all()):
         return _("The inspection found what is never released; see the findings marked block.")
     if inspection.verdict == "block":
         return _("The inspection blocks this; see the findings marked block.")

@@ -10,9 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from policies.quantities import format_bytes
-from portal.access.serializers import PersonBriefly
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
+from portal.accounts.serializers import PersonBriefly
 from portal.catalog.queries import policy_of
 from portal.jobs import ledger, queries
 from portal.jobs.models import Finding, Inspection, Job, Submission, Tick
@@ -236,12 +236,17 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         return list(queries.actions_for(job, self._viewer()))
 
     def get_artefacts(self, job: Job) -> list[dict[str, Any]]:
-        kept = job.artefacts.order_by("path").values("id", "path", "kind", "origin", "bytes")
-        rows: list[dict[str, Any]] = [dict(row) for row in kept]
-        if not queries.may_see_figures(job, self._viewer()):
-            for row in rows:
-                row["bytes"] = None
-        return rows
+        sees = queries.may_see_figures(job, self._viewer())
+        return [
+            {
+                "id": artefact.pk,
+                "path": artefact.path,
+                "kind": artefact.kind,
+                "origin": artefact.origin,
+                "bytes": artefact.bytes if sees else None,
+            }
+            for artefact in sorted(job.artefacts.all(), key=lambda artefact: artefact.path)
+        ]
 
     def get_state_since(self, job: Job) -> datetime | None:
         return queries.rounded_minute(job.state_since)

@@ -24,7 +24,7 @@ from portal.jobs.transitions import move
 from portal.jobs.watch import Watch
 from portal.leases import Lease, LeaseLost
 from portal.tasking import TryAgain
-from portal.workplace import temporary
+from portal.workplace import mark, temporary
 from sandbox_runner import lifecycle
 from sandbox_runner.collect import collect as take_out
 from sandbox_runner.spec import JobSpec, SandboxResult
@@ -84,11 +84,18 @@ def stage(job: Job, lease: Lease, node: Node) -> None:
     move(job, "run", lease=lease, waiting="", waiting_facts={})
 
 
+def sandbox_name(job: Job) -> str:
+    """Return the name of a job's sandbox: this machine runs one of a name at a time.
+
+    The job's, not the run's; and this portal's, for another's job may have the same number.
+    """
+    return f"job-{mark()}-{job.pk}"
+
+
 def _spec(job: Job, submission: Path, output: Path, data: Path, policy: Policy) -> JobSpec:
     manifest = storage.manifest_of(job.submission)
     return JobSpec(
-        # The name is the job's, not the run's: this machine runs one sandbox of a name at a time.
-        id=f"job-{job.pk}",
+        id=sandbox_name(job),
         submission=submission,
         manifest=manifest,
         datasets={job.version.dataset.slug: data},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from django.contrib.auth.decorators import login_required
@@ -41,7 +42,7 @@ ARCHIVE = ("archive", "file", "")
 
 def job_for(person: Person, pk: int) -> Job:
     """Return a job that a person may see, or answer 404."""
-    return get_object_or_404(queries.jobs_visible_to(person), pk=pk)
+    return queries.surround(get_object_or_404(queries.jobs_visible_to(person), pk=pk))
 
 
 @require_safe
@@ -54,7 +55,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
     if state in JOB.states:
         rows = rows.filter(state=state)
     context = {
-        "page": Paginator(rows, A_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(queries.listed(rows), A_PAGE).get_page(request.GET.get("page")),
         "state": state,
         "states": JOB.states,
         "may_submit": grants_usable_by(person).exists(),
@@ -128,9 +129,10 @@ def one(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a job: where it is, why it waits, its curves, what was found, what may be done."""
     person = reader(request)
     job = job_for(person, pk)
-    inside, seen = _moving(request, job)
+    shown = shown_of(request, job)
+    inside, seen = _moving(request, job, shown)
     context = {
-        **facts(request, job),
+        **facts(request, job, shown),
         "inside": inside,
         "seen": seen,
         "is_live": job.state in LIVE,
@@ -145,22 +147,27 @@ def live(request: HttpRequest, pk: int) -> HttpResponse:
     job = job_for(reader(request), pk)
     if job.state not in LIVE:
         return HttpResponse(status=286, headers={"HX-Refresh": "true"})
-    inside, seen = _moving(request, job)
+    inside, seen = _moving(request, job, shown_of(request, job))
     if request.GET.get("seen") == seen:
         return HttpResponse(status=204)
     return render(request, "jobs/live.html", {"inside": inside, "seen": seen})
 
 
-def _moving(request: HttpRequest, job: Job) -> tuple[str, str]:
+def shown_of(request: HttpRequest, job: Job) -> Mapping[str, Any]:
+    """Return a job as the API would show it to the reader."""
+    data: Mapping[str, Any] = JobSerializer(job, context={"request": request}).data
+    return data
+
+
+def _moving(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> tuple[str, str]:
     """Return the moving part and a digest of it, by which the page asks for news only."""
     person = reader(request)
-    inside = render_to_string("jobs/moving.html", moving_facts(request, job, person), request)
+    inside = render_to_string("jobs/moving.html", moving_facts(job, person, shown), request)
     return inside, hashlib.sha256(inside.encode()).hexdigest()[:16]
 
 
-def moving_facts(request: HttpRequest, job: Job, person: Person) -> dict[str, Any]:
-    """Return what the moving part shows."""
-    shown = JobSerializer(job, context={"request": request}).data
+def moving_facts(job: Job, person: Person, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the moving part shows; ``shown`` is the job as the API would show it."""
     passed = [step.state for step in job.steps.all()]
     return {
         "job": job,
@@ -188,10 +195,9 @@ def curves_of(job: Job) -> list[tuple[str, list[tuple[int, float]]]]:
     return sorted(found.items())
 
 
-def facts(request: HttpRequest, job: Job) -> dict[str, Any]:
-    """Return what a job's page shows beside the moving part, as the API would show it."""
+def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job's page shows beside the moving part; ``shown`` is as the API shows it."""
     person = reader(request)
-    shown = JobSerializer(job, context={"request": request}).data
     inspection = getattr(job, "inspection", None)
     report = None
     if inspection is not None and queries.may_read_numbers(job, person):
@@ -206,7 +212,7 @@ def facts(request: HttpRequest, job: Job) -> dict[str, Any]:
         "sees_figures": queries.may_see_figures(job, person),
         "official": official_figures((report and report["official"]) or {}),
         "reported": sorted(((report and report["metrics"]) or {}).items()),
-        "releases": job.releases.order_by("-pk"),
+        "releases": sorted(job.releases.all(), key=lambda release: -release.pk),
         "propose_block": _propose_block(job, person),
         "is_insider": queries.is_insider(job, person),
         "advice": job.submission.advice if shown["operator"] else None,

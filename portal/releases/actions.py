@@ -10,10 +10,8 @@ from django.utils import timezone
 from bundle.members import is_artefact_name
 from policies.access import can_get, check_can_get
 from policies.errors import Conflict, Denied, Invalid, _
-from policies.review import APPROVE, check_can_vote, check_choice, has_conflict
+from policies.review import ACTION_OF, APPROVE, check_choice, has_conflict
 from policies.workflow import APPLICANT, RELEASE, REVIEWER, STEWARD, SYSTEM
-from portal.access.decisions import MOST_COMMENT, check_comment
-from portal.access.parties import party
 from portal.access.queries import check_usable
 from portal.access.refusals import refusals_recorded
 from portal.accounts.models import Person
@@ -26,8 +24,8 @@ from portal.jobs.queries import is_insider, propose_block
 from portal.releases import queries
 from portal.releases.models import Release, ReleaseRecusal, ReleaseStep, ReleaseVote
 from portal.tasking import hint
+from portal.voting import casting
 
-_ACTION_OF = {"approved": "approve", "rejected": "reject", "returned": "return"}
 MOST_NOTE = 5000
 
 
@@ -39,7 +37,7 @@ def locked(release: Release) -> Release:
             "proposer__unit__organisation",
             "job__submission__submitter__unit__organisation",
             "job__grant__unit__organisation",
-            "job__version__dataset__steward",
+            "job__version__dataset__steward__unit__organisation",
             "job__inspection",
         )
         .get(pk=release.pk)
@@ -48,16 +46,7 @@ def locked(release: Release) -> Release:
 
 def move(release: Release, action: str, actor: str, *, by: Person | None, **changes: Any) -> None:
     """Move a locked release by the state machine, note when, and record it."""
-    before = release.state
-    release.state = RELEASE.next_state(before, action, actor)
-    for name, value in changes.items():
-        setattr(release, name, value)
-    release.save(update_fields=["state", *changes])
-    now = timezone.now()
-    ReleaseStep.objects.filter(release=release, left_at=None).update(left_at=now)
-    ReleaseStep.objects.create(release=release, state=release.state, entered_at=now)
-    details = {"from": before, "to": release.state, "round": release.round}
-    record(f"release.{action}", by=by, about=release, details=details)
+    casting.move(release, RELEASE, "release", action, actor, by=by, **changes)
 
 
 def _note(note: str) -> str:
@@ -175,71 +164,47 @@ def _cast_vote(
     by: Person, release: Release, choice: str, bound_to: str, comment: str
 ) -> ReleaseVote:
     release = locked(release)
-    case, policy = queries.case_of(release), queries.policy_for(release)
-    votes = [vote for _row, vote in queries.votes_on(release, case.bound_to)]
-    if not RELEASE.allows(release.state, choice, REVIEWER):
-        # Who may not vote at all hears that first, whatever the state.
-        check_can_vote(case, party(by), [], policy, "release")
-        RELEASE.next_state(release.state, choice, REVIEWER)
-    check_can_vote(case, party(by), votes, policy, "release", bound_to=bound_to)
+    ballot = queries.ballot_on(release)
+    casting.check_may_cast(ballot, by, RELEASE, release.state, choice=choice, bound_to=bound_to)
     blocked = propose_block(release.job)
     if choice == APPROVE and blocked is not None:
         raise Conflict(blocked, code="release.blocked")
-    if release.bound_to != case.bound_to:
+    current = ballot.case.bound_to
+    if release.bound_to != current:
         # Something behind the release has changed: what was voted before has fallen.
         fallen = release.votes.filter(bound_to=release.bound_to).count()
-        details = {"from": release.bound_to, "to": case.bound_to, "votes_fallen": fallen}
-        release.bound_to = case.bound_to
+        details = {"from": release.bound_to, "to": current, "votes_fallen": fallen}
+        release.bound_to = current
         release.save(update_fields=["bound_to"])
         record("release.changed", by=None, about=release, details=details)
     vote = ReleaseVote.objects.create(
         release=release,
         voter=by,
         choice=choice,
-        comment=check_comment(comment, choice),
-        bound_to=case.bound_to,
+        comment=casting.check_comment(comment, choice),
+        bound_to=current,
     )
-    details = {"choice": choice, "bound_to": case.bound_to, "round": release.round}
+    details = {"choice": choice, "bound_to": current, "round": release.round}
     record("release.vote", by=by, about=release, details=details)
-    decision = queries.decision_on(release)
-    if decision.state in _ACTION_OF:
-        action = _ACTION_OF[decision.state]
-        changes: dict[str, Any] = {"reason": _reasons(release, action)}
-        if decision.state == "approved":
-            changes["approved_at"] = timezone.now()
-        move(release, action, REVIEWER, by=None, **changes)
-        if decision.state == "approved":
-            hint("releases.build", release.pk)
+    decision = queries.decision_on(release).state
+    if decision == "approved":
+        # Comments with an approval stay among the reviewers.
+        move(release, APPROVE, REVIEWER, by=None, reason="", approved_at=timezone.now())
+        hint("releases.build", release.pk)
+    elif decision in ACTION_OF:
+        action = ACTION_OF[decision]
+        said = casting.comments(release.votes, bound_to=current, choice=action)
+        move(release, action, REVIEWER, by=None, reason=said)
     return vote
-
-
-def _reasons(release: Release, choice: str) -> str:
-    """Return the comments that the applicant reads: those of the side that decided, unnamed.
-
-    Comments with an approval stay among the reviewers.
-    """
-    if choice == "approve":
-        return ""
-    rows = release.votes.filter(bound_to=release.bound_to, choice=choice).exclude(comment="")
-    return "\n\n".join(rows.order_by("pk").values_list("comment", flat=True))
 
 
 def recuse(*, by: Person, release: Release, reason: str = "") -> ReleaseRecusal:
     """Say that one is too close to this release to judge it; it cannot be taken back."""
     with refusals_recorded("release.recuse", by=by, about=release), transaction.atomic():
         release = locked(release)
-        if not party(by).roles & {"reviewer", "steward"}:
-            raise Denied(
-                _("Only people with the role {role} vote on this."),
-                code="review.role",
-                role="reviewer",
-            )
-        if release.state != "in_review":
-            raise Conflict(_("Nobody votes on this release now."), code="release.closed")
-        if release.votes.filter(voter=by, bound_to=queries.digest_of(release)).exists():
-            raise Conflict(_("You have voted on this already."), code="review.twice")
-        recusal, created = ReleaseRecusal.objects.get_or_create(
-            release=release, person=by, defaults={"reason": reason.strip()[:MOST_COMMENT]}
+        is_open, ballot = release.state == "in_review", queries.ballot_on(release)
+        recusal, created = casting.recuse(
+            release.recusals, ballot, by, is_open=is_open, reason=reason
         )
         if created:
             record("release.recuse", by=by, about=release)
@@ -262,7 +227,7 @@ def revoke(*, by: Person, release: Release, reason: str) -> Release:
     Raises Denied (recorded) for anybody but the dataset's steward, Invalid without a reason.
     """
     reason = reason.strip()
-    if not reason or len(reason) > MOST_COMMENT:
+    if not reason or len(reason) > casting.MOST_COMMENT:
         raise Invalid(_("Say why; it stands in the published list."), field="reason")
     with refusals_recorded("release.revoke", by=by, about=release), transaction.atomic():
         release = locked(release)

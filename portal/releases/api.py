@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.access.api import attachment
-from portal.access.serializers import ReasonInput, VoteInput
+from portal.access.serializers import ReasonInput
 from portal.accounts.api import fields_of
 from portal.accounts.permissions import signed_in
 from portal.jobs.models import Job
@@ -25,6 +25,7 @@ from portal.plain_input import whole_number
 from portal.releases import actions, downloads, queries
 from portal.releases import serializers as shapes
 from portal.releases.models import Release
+from portal.voting.serializers import VoteInput
 
 
 def _any(pk: int) -> Release:
@@ -35,7 +36,8 @@ def _any(pk: int) -> Release:
 def _answer(request: Request, pk: int, status: int = 200) -> Response:
     row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
     context = {"request": request}
-    return Response(shapes.ReleaseSerializer(row, context=context).data, status=status)
+    shown = shapes.ReleaseSerializer(queries.surround(row), context=context).data
+    return Response(shown, status=status)
 
 
 class Releases(ListAPIView[Release]):
@@ -50,7 +52,7 @@ class Releases(ListAPIView[Release]):
             rows = rows.filter(state=given["state"])
         if job := whole_number(given.get("job", "")):
             rows = rows.filter(job=job)
-        return rows
+        return queries.listed(rows)
 
     @extend_schema(request=shapes.ProposalInput, responses={201: shapes.ReleaseSerializer})
     def post(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from django import forms
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from portal.access.forms import VoteForm
+from portal.voting.forms import VoteForm
 
 # What a reviewer has looked at before agreeing; all of them, for an approval.
 CHECKLIST = (

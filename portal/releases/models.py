@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from portal.accounts.models import Person
 from portal.leases import Leased
+from portal.voting.models import RecusalRow, StepRow, VoteRow
 
 
 class Release(Leased):
@@ -55,13 +56,10 @@ class Release(Leased):
         return f"release {self.pk}"
 
 
-class ReleaseStep(models.Model):
+class ReleaseStep(StepRow):
     """When a release entered and left a state."""
 
     release = models.ForeignKey(Release, on_delete=models.CASCADE, related_name="steps")
-    state = models.CharField(max_length=20)
-    entered_at = models.DateTimeField(default=timezone.now)
-    left_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering: ClassVar = ["id"]
@@ -72,15 +70,10 @@ class ReleaseStep(models.Model):
         ]
 
 
-class ReleaseVote(models.Model):
+class ReleaseVote(VoteRow):
     """A reviewer's (or the steward's) vote, bound to exactly what was reviewed."""
 
     release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="votes")
-    voter = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
-    choice = models.CharField(max_length=10)
-    comment = models.TextField(blank=True)
-    bound_to = models.CharField(max_length=64)
-    cast_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints: ClassVar = [
@@ -93,13 +86,10 @@ class ReleaseVote(models.Model):
         return f"vote {self.pk} on release {self.release_id}"
 
 
-class ReleaseRecusal(models.Model):
+class ReleaseRecusal(RecusalRow):
     """A reviewer says that they are too close to a release to judge it."""
 
     release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="recusals")
-    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
-    reason = models.TextField(blank=True)
-    at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints: ClassVar = [

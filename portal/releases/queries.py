@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 
 from policies.document import Policy
-from policies.errors import UserError
-from policies.review import Case, Decision, Vote, check_can_vote, decide, visible_votes
+from policies.review import Case, Decision
 from policies.workflow import APPLICANT, RELEASE, STEWARD
-from portal.access.parties import party
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of
+from portal.jobs import queries as jobs
 from portal.jobs.examination import canonical
 from portal.jobs.models import Artefact, Job
 from portal.jobs.queries import case_of_job, is_insider, may_examine
 from portal.releases.models import Release, ReleaseVote, RevocationList
+from portal.voting.ballots import Ballot, VotingView, ballot_of, seen_by
 
 
 def releases_visible_to(person: Person) -> QuerySet[Release]:
@@ -28,7 +27,7 @@ def releases_visible_to(person: Person) -> QuerySet[Release]:
         "proposer__unit__organisation",
         "job__submission__submitter__unit__organisation",
         "job__grant__unit__organisation",
-        "job__version__dataset__steward",
+        "job__version__dataset__steward__unit__organisation",
     ).order_by("-pk")
     if roles_of(person) & {"reviewer", "auditor"}:
         return rows
@@ -38,6 +37,47 @@ def releases_visible_to(person: Person) -> QuerySet[Release]:
         | Q(job__version__dataset__steward=person)
     )
     return rows.filter(seen).distinct()
+
+
+def listed(rows: QuerySet[Release]) -> QuerySet[Release]:
+    """Return the same releases with what a list shows of each, and no more."""
+    return (
+        rows.select_related(None)
+        .select_related(
+            "job__submission", "job__version__dataset", "job__grant__unit__organisation"
+        )
+        .only(
+            *("state", "created_at", "released_at"),
+            *("job__submission__name", "job__version__number"),
+            *(f"job__version__dataset__{name}" for name in ("slug", "title", "title_ko")),
+            "job__grant__unit__organisation__name",
+        )
+    )
+
+
+# What the voting on a release asks for, and with the job's own surroundings its page.
+VOTING = ("artefacts", "recusals", "votes", "job__grant__analysts", "job__inspection__findings")
+AROUND = (*VOTING, *(f"job__{name}" for name in jobs.AROUND))
+
+
+def surround(release: Release) -> Release:
+    """Fetch at once what a release's page asks for again and again.
+
+    For showing only: what an action decides by is read in its own transaction.
+    """
+    prefetch_related_objects([release], *AROUND)
+    return release
+
+
+def may_vote_on(person: Person, *, most: int) -> list[Release]:
+    """Return releases that wait for a person's vote; looks at ``most`` in review.
+
+    Those without a vote of theirs come first: another falls where something has changed since.
+    """
+    own = ReleaseVote.objects.filter(release=OuterRef("pk"), voter=person)
+    rows = releases_visible_to(person).filter(state="in_review").exclude(recusals__person=person)
+    rows = rows.order_by(Exists(own), "-pk").prefetch_related(*VOTING)
+    return [row for row in rows[:most] if voting_for(row, person).may_vote]
 
 
 def policy_for(release: Release) -> Policy:
@@ -66,7 +106,8 @@ def digest_of(release: Release) -> str:
     when any of them changes, votes that were bound to the old digest no longer count.
     """
     job = release.job
-    artefacts = release.artefacts.order_by("path")
+    # In the order of code points: a database's own order of texts may be another.
+    artefacts = sorted(release.artefacts.all(), key=lambda artefact: artefact.path)
     value: dict[str, Any] = {
         "release": release.pk,
         "round": release.round,
@@ -76,9 +117,9 @@ def digest_of(release: Release) -> str:
         "report": job.inspection.report_sha256,
         "official": job.inspection.official,
         "metrics": job.inspection.metrics,
-        "findings": list(
-            job.inspection.findings.values_list("rule", "severity", "artefact", "message")
-        ),
+        "findings": [
+            [f.rule, f.severity, f.artefact, f.message] for f in job.inspection.findings.all()
+        ],
         "code": job.submission.archive_sha256,
         "data": job.version.manifest_sha256,
         "backend": [job.backend, job.backend_version],
@@ -93,7 +134,7 @@ def case_of(release: Release) -> Case:
         bound_to=digest_of(release),
         conflict=release.conflict_declared,
     )
-    recused = frozenset(str(pk) for pk in release.recusals.values_list("person", flat=True))
+    recused = frozenset(str(row.person_id) for row in release.recusals.all())
     proposer = frozenset({str(release.proposer_id)})
     return Case(
         applicant=case.applicant,
@@ -105,52 +146,19 @@ def case_of(release: Release) -> Case:
     )
 
 
-def votes_on(release: Release, bound_to: str) -> list[tuple[ReleaseVote, Vote]]:
-    """Return the votes bound to a digest, in the order in which they were cast."""
-    rows = release.votes.filter(bound_to=bound_to).select_related("voter__unit__organisation")
-    return [(row, Vote(party(row.voter), row.choice, row.bound_to)) for row in rows.order_by("pk")]
+def ballot_on(release: Release) -> Ballot[ReleaseVote]:
+    """Return the voting on a release as it stands."""
+    return ballot_of("release", case_of(release), policy_for(release), release.votes.all())
 
 
 def decision_on(release: Release) -> Decision:
     """Return what the votes say now."""
-    case = case_of(release)
-    votes = [vote for _row, vote in votes_on(release, case.bound_to)]
-    return decide(case, votes, policy_for(release), "release")
+    return ballot_on(release).decision
 
 
-@dataclass(frozen=True)
-class VotingView:
-    """What one person may know of the voting on a release."""
-
-    bound_to: str
-    decision: Decision
-    votes: tuple[ReleaseVote, ...]
-    may_vote: bool
-    why_not: UserError | None
-
-
-def voting_for(release: Release, viewer: Person) -> VotingView:
-    """Return the voting as ``viewer`` may see it: blind until the quorum has voted."""
-    case, policy = case_of(release), policy_for(release)
-    pairs = votes_on(release, case.bound_to)
-    votes = [vote for _row, vote in pairs]
-    decision = decide(case, votes, policy, "release")
-    me = party(viewer)
-    seen = visible_votes(me, votes, decision)
-    why_not: UserError | None = None
-    may_vote = release.state == "in_review"
-    if may_vote:
-        try:
-            check_can_vote(case, me, votes, policy, "release")
-        except UserError as error:
-            may_vote, why_not = False, error
-    return VotingView(
-        bound_to=case.bound_to,
-        decision=decision,
-        votes=tuple(row for row, vote in pairs if vote in seen),
-        may_vote=may_vote,
-        why_not=why_not,
-    )
+def voting_for(release: Release, viewer: Person) -> VotingView[ReleaseVote]:
+    """Return the voting as ``viewer`` may see it."""
+    return seen_by(ballot_on(release), viewer, is_open=release.state == "in_review")
 
 
 def actions_for(release: Release, viewer: Person) -> tuple[str, ...]:
@@ -178,7 +186,12 @@ def history_of(release: Release) -> QuerySet[Release]:
             job__grant__unit__organisation=release.job.grant.unit.organisation_id,
             pk__lt=release.pk,
         )
-        .select_related("proposer", "job__submission")
+        .select_related(
+            "proposer",
+            "job__submission",
+            "job__version__dataset",
+            "job__grant__unit__organisation",
+        )
         .order_by("-pk")
     )
 

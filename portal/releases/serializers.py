@@ -4,43 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from portal.access.serializers import PersonBriefly
 from portal.accounts.models import Person
-from portal.errors import sentence
+from portal.accounts.serializers import PersonBriefly
 from portal.jobs.models import Artefact
 from portal.jobs.queries import may_examine, may_see_figures
 from portal.jobs.serializers import InspectionSerializer
 from portal.releases import queries
-from portal.releases.models import Release, ReleaseVote
-
-
-class ReleaseVoteSerializer(serializers.ModelSerializer[ReleaseVote]):
-    """A vote, for those who may see it."""
-
-    voter = PersonBriefly()
-
-    class Meta:
-        model = ReleaseVote
-        fields = ("voter", "choice", "comment", "cast_at")
-
-
-class ReleaseVotingSerializer(serializers.Serializer[Any]):
-    """What the reader may know of the voting."""
-
-    bound_to = serializers.CharField(help_text="send it back with a vote")
-    state = serializers.CharField(help_text="open, approved, rejected, returned, conflicted")
-    reason = serializers.CharField()
-    needed = serializers.ListField(child=serializers.CharField())
-    counted = serializers.IntegerField()
-    quorum = serializers.IntegerField()
-    revealed = serializers.BooleanField()
-    may_vote = serializers.BooleanField()
-    why_not = serializers.CharField()
-    votes = ReleaseVoteSerializer(many=True)
+from portal.releases.models import Release
+from portal.voting.serializers import VotingSerializer, voting_facts
 
 
 class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
@@ -52,7 +26,7 @@ class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
 
     def to_representation(self, instance: Artefact) -> dict[str, Any]:
         shown = dict(super().to_representation(instance))
-        if not may_see_figures(instance.job, self.context["request"].user):
+        if not self.context["sees_figures"]:
             shown |= {"bytes": None, "sha256": None}
         return shown
 
@@ -109,7 +83,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     name = serializers.CharField(source="job.submission.name")
     submission = serializers.IntegerField(source="job.submission_id")
     proposer = PersonBriefly()
-    artefacts = ArtefactSerializer(many=True)
+    artefacts = serializers.SerializerMethodField()
     inspection = InspectionSerializer(source="job.inspection")
     voting = serializers.SerializerMethodField()
     actions = serializers.SerializerMethodField()
@@ -152,24 +126,18 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
         assert isinstance(viewer, Person)
         return viewer
 
-    @extend_schema_field(ReleaseVotingSerializer)
+    @extend_schema_field(ArtefactSerializer(many=True))
+    def get_artefacts(self, release: Release) -> Any:
+        context = {"sees_figures": may_see_figures(release.job, self._viewer())}
+        rows = sorted(release.artefacts.all(), key=lambda artefact: artefact.pk)
+        return ArtefactSerializer(rows, many=True, context=context).data
+
+    @extend_schema_field(VotingSerializer)
     def get_voting(self, release: Release) -> dict[str, Any]:
-        view = queries.voting_for(release, self._viewer())
-        decision = view.decision
         # A digest of figures that are not released yet could be guessed at.
-        sees = may_see_figures(release.job, self._viewer())
-        return {
-            "bound_to": view.bound_to if sees else "",
-            "state": decision.state,
-            "reason": gettext(decision.reason),
-            "needed": [gettext(text) for text in decision.needed],
-            "counted": decision.counted,
-            "quorum": decision.quorum,
-            "revealed": decision.revealed,
-            "may_vote": view.may_vote,
-            "why_not": sentence(view.why_not) if view.why_not else "",
-            "votes": ReleaseVoteSerializer(view.votes, many=True).data,
-        }
+        shows_digest = may_see_figures(release.job, self._viewer())
+        view = queries.voting_for(release, self._viewer())
+        return voting_facts(view, shows_digest=shows_digest)
 
     def get_actions(self, release: Release) -> list[str]:
         return list(queries.actions_for(release, self._viewer()))

@@ -15,14 +15,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from policies.access import can_get
 from policies.errors import Conflict, Denied, UserError
 from policies.workflow import RELEASE
-from portal.access.forms import RecuseForm
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.catalog.queries import policy_of
 from portal.errors import sentence
 from portal.jobs import queries as jobs
 from portal.jobs.models import Job
-from portal.jobs.views import curves_of, facts, job_for
+from portal.jobs.views import curves_of, facts, job_for, shown_of
 from portal.pages.buttons import done, pressed, refused
 from portal.pages.reader import reader
 from portal.pages.steps import drawn
@@ -32,6 +31,7 @@ from portal.releases.forms import ProposalForm, ReviewForm, RevocationForm
 from portal.releases.models import Release
 from portal.releases.review import ledger_rows, looked_for
 from portal.releases.serializers import bundle_facts
+from portal.voting.pages import shown
 
 A_PAGE = 25
 PATH = ("proposed", "in_review", "approved", "released")
@@ -53,7 +53,7 @@ def releases(request: HttpRequest) -> HttpResponse:
     if state in RELEASE.states:
         rows = rows.filter(state=state)
     context = {
-        "page": Paginator(rows, A_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(queries.listed(rows), A_PAGE).get_page(request.GET.get("page")),
         "state": state,
         "states": RELEASE.states,
         "roles": roles_of(person),
@@ -90,7 +90,7 @@ def new(request: HttpRequest, job: int) -> HttpResponse:
     if live is not None and request.method != "POST":
         return redirect("release", live.pk)
     context = {
-        **facts(request, row),
+        **facts(request, row, shown_of(request, row)),
         "form": form,
         "artefacts": queries.leaving(row, weights=_gives_weights(row)),
         "gives_weights": _gives_weights(row),
@@ -120,10 +120,10 @@ def page_of(
     status: int = 200,
 ) -> HttpResponse:
     """Render a release's page."""
-    person = reader(request)
+    person, row = reader(request), queries.surround(row)
     voting = queries.voting_for(row, person)
     examines = jobs.may_examine(row.job, person)
-    of_job = facts(request, row.job)
+    of_job = facts(request, row.job, shown_of(request, row.job))
     findings = of_job["report"]["findings"] if of_job["report"] else []
     decides = bool(roles_of(person) & {"reviewer", "auditor", "steward"})
     insider = jobs.is_insider(row.job, person)
@@ -131,7 +131,7 @@ def page_of(
         **of_job,
         "row": row,
         "steps": drawn(PATH, row.state, reached=_reached(row)),
-        "artefacts": row.artefacts.order_by("path"),
+        "artefacts": sorted(row.artefacts.all(), key=lambda artefact: artefact.path),
         "looked": looked_for(findings),
         "ledger": ledger_rows(row.ledger_before, row.ledger_after or ledger_after(row)),
         "ledger_final": bool(row.ledger_after),
@@ -139,16 +139,14 @@ def page_of(
         "history": queries.history_of(row)[:HISTORY] if examines else [],
         "examines": examines,
         "insider": insider,
-        "voting": voting,
-        "decision": voting.decision,
+        **shown(
+            voting,
+            vote_form=review_form or ReviewForm(initial={"bound_to": voting.bound_to}),
+            page="release",
+        ),
         "shows_voting": decides and not insider,
-        "why_not": sentence(voting.why_not) if voting.why_not else "",
         "changed": row.state == "in_review" and row.bound_to != voting.bound_to,
         "may": queries.actions_for(row, person),
-        "vote_form": review_form or ReviewForm(initial={"bound_to": voting.bound_to}),
-        "recuse_form": RecuseForm(),
-        "vote_url": "release-vote",
-        "recuse_url": "release-recuse",
         "revocation_form": revocation_form or RevocationForm(),
         "proposal_form": proposal_form
         or ProposalForm(initial={"note": row.note, "conflict_declared": row.conflict_declared}),

@@ -18,7 +18,7 @@ def test_an_auditor_filters_the_trail_and_walks_the_chain(portal: World, browser
     # Looking was written down as well, with what was looked for.
     assert "audit.viewed" in browser.text
     browser.press("Walk the chain now")
-    assert "It holds" in browser.text
+    browser.wait(lambda _window: "It holds" in browser.text)
     browser.shot("audit-chain", korean=True)
 
 

@@ -18,6 +18,7 @@ from policies.review import (
     Party,
     Vote,
     can_vote,
+    check_can_recuse,
     check_can_vote,
     check_choice,
     decide,
@@ -346,6 +347,38 @@ def test_what_is_needed_does_not_tell_how_anybody_voted() -> None:
         for choice in (Y, N, R)
     }
     assert said[Y] == said[N] == said[R]
+
+
+@pytest.mark.parametrize(
+    ("voter", "kind", "cast", "is_open", "code"),
+    [
+        (IN1, "access", [], True, ""),
+        (REV1, "access", [], True, "review.role"),
+        (IN1, "release", [], True, "review.role"),
+        (REV1, "release", [], True, ""),
+        # Who is asked beside the reviewers only where the policy says so, recuses only there.
+        (STEWARD, "release", [], True, "review.role"),
+        (IN1, "access", [], False, "review.closed"),
+        (REV1, "access", [], False, "review.role"),
+        (IN1, "access", votes((IN1, Y)), True, "review.twice"),
+        (IN1, "access", votes((IN2, Y)), True, ""),
+        # What was voted on before it changed is no vote on it.
+        (IN1, "access", votes((IN1, Y), bound_to=BEFORE), True, ""),
+    ],
+)
+def test_who_may_leave_the_judgement_to_others(
+    voter: Party, kind: Kind, cast: list[Vote], is_open: bool, code: str
+) -> None:
+    if not code:
+        check_can_recuse(CASE, voter, cast, POLICY, kind, is_open=is_open)
+        return
+    with pytest.raises(UserError) as refused:
+        check_can_recuse(CASE, voter, cast, POLICY, kind, is_open=is_open)
+    assert refused.value.code == code
+
+
+def test_a_steward_who_is_asked_may_recuse() -> None:
+    check_can_recuse(CASE, STEWARD, [], STEWARDED, "release", is_open=True)
 
 
 @pytest.mark.parametrize("choice", ["yes", "", None, 1, "Approve", ["approve"]])

@@ -144,10 +144,14 @@ def build(make_person: Callable[..., Person], make_unit: Callable[..., Any]) -> 
     )
 
 
+def default_agreement() -> None:
+    """Put in what migrations put in: a test with real transactions empties every table."""
+    agreement = importlib.import_module("portal.access.migrations.0002_default_agreement")
+    agreement.add(apps, None)
+
+
 @pytest.fixture
 def cast(make_person: Callable[..., Person], make_unit: Callable[..., Any]) -> Cast:
     """Everybody, and a published version without files."""
-    # A test with real transactions empties every table after itself, what migrations put in too.
-    agreement = importlib.import_module("portal.access.migrations.0002_default_agreement")
-    agreement.add(apps, None)
+    default_agreement()
     return build(make_person, make_unit)

@@ -12,6 +12,7 @@ from portal.access import actions, decisions, queries
 from portal.access.models import AccessRequest, RequestVote
 from portal.accounts.models import Person
 from portal.audit.models import Event
+from portal.voting import casting
 from tests.portal.cast import Cast
 
 pytestmark = pytest.mark.django_db
@@ -121,7 +122,7 @@ def test_without_its_audit_event_no_vote_counts(cast: Cast, monkeypatch) -> None
         raise RuntimeError
 
     # The vote is recorded, the decision that follows is not: both must go.
-    monkeypatch.setattr(actions, "record", broken)
+    monkeypatch.setattr(casting, "record", broken)
     with pytest.raises(RuntimeError):
         cast.vote(request, cast.committee[2])
     request.refresh_from_db()

@@ -10,6 +10,7 @@ from policies.errors import Conflict, Denied, Invalid
 from portal.access import actions, queries
 from portal.access.models import AccessRequest, RequestDocument
 from portal.audit.models import Event
+from portal.voting import casting
 from tests.portal.cast import PDF, Cast
 
 pytestmark = pytest.mark.django_db
@@ -207,7 +208,8 @@ def test_without_its_audit_event_nothing_is_written(cast: Cast, monkeypatch, nam
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("the audit trail is full")
 
-    monkeypatch.setattr(actions, "record", broken)
+    for module in (actions, casting):
+        monkeypatch.setattr(module, "record", broken)
     with pytest.raises(RuntimeError):
         ACTIONS[name](cast)
     assert rows() == before

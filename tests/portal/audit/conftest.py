@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from django.test import override_settings
 
+from tests.portal.browse import browse
+from tests.portal.cast import cast
+
+__all__ = ["browse", "cast", "exported"]
+
 
 @pytest.fixture(autouse=True)
 def exported(tmp_path: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from portal import workplace
 from portal.access.models import Grant
-from portal.jobs import actions, engine, queries, storage, tasks
+from portal.jobs import actions, engine, queries, steps, storage, tasks
 from portal.jobs.models import Inspection, Job, JobStep, StagedCopy, StagedUse
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import SLEEPS, submitted
@@ -51,7 +51,7 @@ def state_of(job: Job) -> str:
 def sandboxes(job: Job) -> int:
     """Count the processes of a job's sandbox by what they run or by the sandbox's name."""
     count = 0
-    name = f"job-{job.pk}".encode()
+    name = steps.sandbox_name(job).encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:

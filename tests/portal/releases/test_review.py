@@ -16,6 +16,7 @@ from portal.jobs import storage
 from portal.jobs.models import Artefact, Job, LedgerEntry
 from portal.releases import actions, queries, tasks
 from portal.releases.models import Release, ReleaseVote
+from portal.voting import casting
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
 from tests.portal.releases.finished import blocked, finished_job
@@ -270,7 +271,8 @@ def test_without_its_audit_event_nothing_is_written(cast: Cast, monkeypatch, wha
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(actions, "record", broken)
+    for module in (actions, casting):
+        monkeypatch.setattr(module, "record", broken)
     with pytest.raises(RuntimeError):
         if release is None:
             actions.propose(by=cast.applicant, job=job)

@@ -1,0 +1,1 @@
+"""What requests and releases share: people vote, blind, on something bound to a digest."""
