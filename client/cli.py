@@ -4,6 +4,7 @@ download``: the portal from a terminal."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import io
 import json
@@ -13,7 +14,7 @@ import tempfile
 import time
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,26 +158,27 @@ def run_request(args: argparse.Namespace) -> int:
     return _show(args, made, [f"request {made['id']}: {made['state'].replace('_', ' ')}"])
 
 
-def _packed(submission: Path) -> Path:
-    """Return a zip of the submission, packed beside it in a temporary file where needed."""
+@contextlib.contextmanager
+def _packed(submission: Path) -> Iterator[Path]:
+    """Give a zip of the submission: itself, or one packed in a folder that is gone afterwards."""
     if submission.is_file():
-        return submission
+        yield submission
+        return
     if not submission.is_dir():
         raise Invalid(_("There is no such file or directory."), field="submission")
     if not (submission / "glovebox.toml").is_file():
         raise Invalid(_("The directory has no glovebox.toml."), field="submission")
-    target = Path(tempfile.mkdtemp(prefix="glovebox-")) / f"{submission.resolve().name}.zip"
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(submission.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(submission).parts)
-            if (
-                path.is_file()
-                and not path.is_symlink()
-                and not hidden
-                and ("__pycache__" not in path.parts)
-            ):
-                packed.write(path, str(path.relative_to(submission)))
-    return target
+    with tempfile.TemporaryDirectory(prefix="glovebox-") as folder:
+        target = Path(folder) / f"{submission.resolve().name}.zip"
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(submission.rglob("*")):
+                within = path.relative_to(submission)
+                left_out = "__pycache__" in within.parts or any(
+                    part.startswith(".") for part in within.parts
+                )
+                if path.is_file() and not path.is_symlink() and not left_out:
+                    packed.write(path, str(within))
+        yield target
 
 
 def run_submit(args: argparse.Namespace) -> int:
@@ -193,8 +195,10 @@ def run_submit(args: argparse.Namespace) -> int:
                 numbers=", ".join(f"{row['id']} ({row['dataset']})" for row in usable) or "none",
             )
         grant = usable[0]["id"]
-    archive = _packed(args.submission)
-    answer = portal.post_file("submissions", archive, content_type="application/zip", grant=grant)
+    with _packed(args.submission) as archive:
+        answer = portal.post_file(
+            "submissions", archive, content_type="application/zip", grant=grant
+        )
     job = answer["job"]
     return _show(args, answer, [f"job {job['id']}: {job['state']}"])
 

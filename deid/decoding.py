@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from deid.quarantine import Quarantined
 
 SECONDS = 120.0
 SECONDS_PER_MIB = 5.0
+SECONDS_TO_END = 2.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -77,10 +79,15 @@ class Decoder:
         return self._process
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: by itself, so that it leaves no folder, or by force."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(OSError):
+                cast(BinaryIO, self._process.stdin).close()
+            try:
+                self._process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     try:

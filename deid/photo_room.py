@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,23 +36,18 @@ def clean_bytes(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], byte
     from deid.photos import PhotoPolicy, clean_photo
 
     policy = PhotoPolicy(text=head["text"], faces=head["faces"], plates=head["plates"])
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / f"in{suffix_of(body)}"
-        source.write_bytes(body)
-        result = clean_photo(
-            source, Path(folder) / "out", detectors=_detectors(policy), policy=policy
-        )
-        boxes = [
-            [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
-            for box in result.boxes
-        ]
-        answer = {
-            "boxes": boxes,
-            "actions": dict(result.actions),
-            "suffix": result.path.suffix,
-            "review": result.needs_review,
-        }
-        return answer, result.path.read_bytes()
+    result = clean_photo(body, detectors=_detectors(policy), policy=policy)
+    boxes = [
+        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
+        for box in result.boxes
+    ]
+    answer = {
+        "boxes": boxes,
+        "actions": dict(result.actions),
+        "suffix": result.suffix,
+        "review": result.needs_review,
+    }
+    return answer, result.data
 
 
 def _detectors(policy: PhotoPolicy) -> list[Detector]:

@@ -11,7 +11,6 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,29 +69,29 @@ class PhotoPolicy:
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """``path`` is what was written; its suffix may differ from the one asked for.
+    """``data`` is the new file, ``suffix`` the one that its format has.
 
-    ``boxes`` were masked, in the pixels of the written picture. ``actions`` says by name what was
+    ``boxes`` were masked, in the pixels of the new picture. ``actions`` says by name what was
     done. ``needs_review`` is the reason why a person has to look at this picture, or empty.
     """
 
-    path: Path
+    data: bytes
+    suffix: str
     boxes: tuple[Box, ...]
     actions: Mapping[str, str]
     needs_review: str
 
 
 def clean_photo(
-    path_in: Path,
-    path_out: Path,
+    original: bytes,
     *,
     detectors: Sequence[Detector],
     policy: PhotoPolicy | None = None,
 ) -> PhotoResult:
-    """Write the picture of ``path_in`` to ``path_out`` with its pixels only, boxes masked.
+    """Return the picture of a file as a file of its pixels only, boxes masked.
 
     The orientation is applied. JPEG stays JPEG (quality 95, without chroma subsampling), TIFF
-    stays TIFF, everything else becomes PNG; the suffix of ``path_out`` is changed to match.
+    stays TIFF, everything else becomes PNG. Nothing is written: an original lies on no disk.
     Without loss, the samples outside the boxes are those of the decoded picture, except that
     transparent pixels are laid on white, since what they hide would be published too, and colours
     of an embedded profile are converted to sRGB. 16-bit grey stays 16-bit.
@@ -100,32 +99,25 @@ def clean_photo(
     No detector for number plates exists here, so a picture of a policy with ``plates`` always has
     ``needs_review`` set: text found in it is masked, but that is not a plate detector.
 
-    Raises :class:`PhotoRefused` for anything that cannot be read whole or cleaned surely; then
-    nothing is written.
+    Raises :class:`PhotoRefused` for anything that cannot be read whole or cleaned surely.
     """
     policy = policy or PhotoPolicy()
-    if path_in.stat().st_size > MAXIMUM_BYTES:
+    if len(original) > MAXIMUM_BYTES:
         raise PhotoRefused("too-large")
-    pixels, kind, actions = _decode(path_in.read_bytes())
+    pixels, kind, actions = _decode(original)
     picture = _displayed(pixels)
     found = (box for detector in detectors for box in detector.detect(picture))
     boxes = tuple(without_contained(box for box in found if policy.masks(box)))
     masked = redact(pixels, boxes)
     data = _encode(masked, kind)
-    target = path_out.with_suffix(SUFFIXES[kind])
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     for name in ("text", "face", "plate"):
         count = sum(box.kind == name for box in boxes)
         if count:
             actions[name] = f"masked {count}"
     if policy.plates:
         actions["plate"] = "not looked for: a person has to"
-    return PhotoResult(target, boxes, actions, "plates" if policy.plates else "")
+    review = "plates" if policy.plates else ""
+    return PhotoResult(data, SUFFIXES[kind], boxes, actions, review)
 
 
 def _decode(data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:

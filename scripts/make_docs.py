@@ -10,7 +10,9 @@ takes every picture of docs/pictures anew (some minutes). ``--pages`` writes the
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -328,6 +330,7 @@ def _django() -> None:
     if settings.configured and apps.ready:
         return
     folder = tempfile.mkdtemp(prefix="glovebox-docs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.update(
         GLOVEBOX_HOME=f"{folder}/data",
         GLOVEBOX_KEYS=f"{folder}/keys",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
+from deid.decoding import Decoder
 from deid.photos import (
     PhotoPolicy,
     PhotoRefused,
@@ -52,20 +53,17 @@ def saved(picture: np.ndarray | Image.Image, kind: str, **options: object) -> by
     return stream.getvalue()
 
 
-def cleaned(data: bytes, tmp_path: Path, *detectors: Fixed, policy: PhotoPolicy | None = None):
-    (tmp_path / "in").write_bytes(data)
-    result = clean_photo(tmp_path / "in", tmp_path / "out.x", detectors=detectors, policy=policy)
-    with Image.open(result.path) as image:
+def cleaned(data: bytes, *detectors: Fixed, policy: PhotoPolicy | None = None):
+    result = clean_photo(data, detectors=detectors, policy=policy)
+    with Image.open(io.BytesIO(result.data)) as image:
         image.load()
         return result, np.asarray(image)
 
 
-def refused(data: bytes, tmp_path: Path) -> str:
-    """The reason of the refusal; nothing may have been written."""
-    (tmp_path / "in").write_bytes(data)
+def refused(data: bytes) -> str:
+    """The reason of the refusal."""
     with pytest.raises(PhotoRefused) as error:
-        clean_photo(tmp_path / "in", tmp_path / "out.png", detectors=())
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        clean_photo(data, detectors=())
     assert error.value.__cause__ is None  # the decoder's words may quote the file
     return error.value.reason
 
@@ -79,7 +77,8 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[Pl
     paths = sorted(path for path in (folder / "source").rglob("*/*.*"))
     for number, path in enumerate(paths):
         name = str(path.relative_to(folder / "source"))
-        results[name] = clean_photo(path, folder / "out" / f"{number}.x", detectors=DETECTORS)
+        results[name] = clean_photo(path.read_bytes(), detectors=DETECTORS)
+        (folder / "out" / f"{number}{results[name].suffix}").write_bytes(results[name].data)
     return folder / "source", folder / "out", planted, results
 
 
@@ -113,7 +112,7 @@ def test_planted_faces_and_text_are_masked_in_the_upright_picture(album):
         if each.where not in ("face", "pixels"):
             continue
         boxes = results[each.file].boxes
-        with Image.open(results[each.file].path) as image:
+        with Image.open(io.BytesIO(results[each.file].data)) as image:
             mask = np.zeros((image.height, image.width), dtype=bool)
         for box in boxes:
             mask[box.y : box.bottom, box.x : box.right] = True
@@ -123,24 +122,24 @@ def test_planted_faces_and_text_are_masked_in_the_upright_picture(album):
     assert missed == []
 
 
-def test_pictures_that_could_show_plates_always_go_to_a_person(tmp_path: Path):
+def test_pictures_that_could_show_plates_always_go_to_a_person():
     data = saved(package_photo("coffee.png"), "PNG")
-    result, _picture = cleaned(data, tmp_path)
+    result, _picture = cleaned(data)
     assert result.needs_review == "plates"
     assert "person" in result.actions["plate"]  # what the report's row shows
     without = PhotoPolicy(plates=False)
-    assert cleaned(data, tmp_path, policy=without)[0].needs_review == ""
+    assert cleaned(data, policy=without)[0].needs_review == ""
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "GIF"])
-def test_without_loss_every_sample_outside_the_boxes_is_kept(kind: str, tmp_path: Path):
+def test_without_loss_every_sample_outside_the_boxes_is_kept(kind: str):
     data = saved(
         package_photo("coffee.png"), kind, **({"lossless": True} if kind == "WEBP" else {})
     )
     with Image.open(io.BytesIO(data)) as image:
         decoded = np.asarray(image.convert("RGB"))
     box = Box("text", 30, 40, 200, 50)
-    result, picture = cleaned(data, tmp_path, Fixed(box))
+    result, picture = cleaned(data, Fixed(box))
     assert result.boxes == (box,)
     outside = np.ones(decoded.shape[:2], dtype=bool)
     outside[40:90, 30:230] = False
@@ -148,11 +147,11 @@ def test_without_loss_every_sample_outside_the_boxes_is_kept(kind: str, tmp_path
     assert (picture[~outside] == 0).all()
 
 
-def test_a_jpeg_changes_by_no_more_than_its_own_quality(tmp_path: Path):
+def test_a_jpeg_changes_by_no_more_than_its_own_quality():
     data = saved(package_photo("chelsea.png"), "JPEG", quality=90)
     with Image.open(io.BytesIO(data)) as image:
         decoded = np.asarray(image).astype(int)
-    _result, picture = cleaned(data, tmp_path, Fixed(Box("face", 100, 100, 60, 60)))
+    _result, picture = cleaned(data, Fixed(Box("face", 100, 100, 60, 60)))
     difference = np.abs(picture.astype(int) - decoded)
     difference[96:164, 96:164] = 0  # blocks that the mask touches
     assert difference.mean() < 1.0
@@ -160,24 +159,24 @@ def test_a_jpeg_changes_by_no_more_than_its_own_quality(tmp_path: Path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied_before_anything_is_looked_for(orientation: int, tmp_path: Path):
+def test_the_orientation_is_applied_before_anything_is_looked_for(orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = saved(package_photo("coffee.png"), "PNG", exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
     eye = Fixed()
-    result, picture = cleaned(data, tmp_path, eye)
+    result, picture = cleaned(data, eye)
     assert (picture == upright).all()
     assert (eye.seen[0] == upright).all()
     assert ("orientation" in result.actions) == (orientation != 1)
 
 
-def test_16_bit_grey_stays_16_bit_and_its_text_is_looked_for_as_shown(tmp_path: Path):
+def test_16_bit_grey_stays_16_bit_and_its_text_is_looked_for_as_shown():
     deep = (np.arange(300 * 200).reshape(300, 200) % 4096 + 7).astype(np.uint16)
     eye = Fixed(Box("text", 5, 5, 20, 20))
     for kind in ("PNG", "TIFF"):
-        _result, picture = cleaned(saved(deep, kind), tmp_path, eye)
+        _result, picture = cleaned(saved(deep, kind), eye)
         assert picture.dtype == np.uint16
         expected = deep.copy()
         expected[5:25, 5:25] = 0
@@ -186,35 +185,35 @@ def test_16_bit_grey_stays_16_bit_and_its_text_is_looked_for_as_shown(tmp_path: 
     assert eye.seen[0].max() == 255
 
 
-def test_what_transparent_pixels_hide_is_gone(tmp_path: Path):
+def test_what_transparent_pixels_hide_is_gone():
     picture = np.full((40, 60, 4), 255, np.uint8)
     picture[10:30, 10:50, :3] = (10, 20, 30)
     picture[10:30, 10:50, 3] = 0
-    result, written = cleaned(saved(picture, "PNG"), tmp_path)
+    result, written = cleaned(saved(picture, "PNG"))
     assert (written == 255).all()
     assert "transparency" in result.actions
 
 
-def test_palette_entries_that_no_pixel_uses_are_gone(tmp_path: Path):
+def test_palette_entries_that_no_pixel_uses_are_gone():
     image = Image.fromarray(np.zeros((20, 20), np.uint8)).convert("P")
     image.putpalette([0, 0, 0, *b"HAN KYUNG 20481123"])
     data = saved(image, "PNG")
     assert b"20481123" in data
-    result, _picture = cleaned(data, tmp_path)
-    assert b"20481123" not in result.path.read_bytes()
+    result, _picture = cleaned(data)
+    assert b"20481123" not in result.data
 
 
-def test_cmyk_becomes_displayable_colours(tmp_path: Path):
+def test_cmyk_becomes_displayable_colours():
     data = saved(Image.fromarray(package_photo("coffee.png")).convert("CMYK"), "JPEG")
-    result, picture = cleaned(data, tmp_path)
+    result, picture = cleaned(data)
     assert picture.shape == (400, 600, 3)
-    assert result.path.suffix == ".jpg"
+    assert result.suffix == ".jpg"
 
 
-def test_policy_decides_which_kinds_are_masked(tmp_path: Path):
+def test_policy_decides_which_kinds_are_masked():
     data = saved(np.full((40, 40, 3), 200, np.uint8), "PNG")
     marks = Fixed(Box("text", 0, 0, 5, 5), Box("face", 10, 10, 5, 5))
-    result, picture = cleaned(data, tmp_path, marks, policy=PhotoPolicy(faces=False))
+    result, picture = cleaned(data, marks, policy=PhotoPolicy(faces=False))
     assert [box.kind for box in result.boxes] == ["text"]
     assert (picture[10:15, 10:15] == 200).all()
 
@@ -245,9 +244,9 @@ PLAIN_PNG = saved(np.full((64, 64, 3), 120, np.uint8), "PNG")
     ],
     ids=lambda data: f"{len(data)} bytes",
 )
-def test_a_file_that_is_two_things_at_once_becomes_one_picture(data: bytes, tmp_path: Path):
-    result, _picture = cleaned(data, tmp_path)
-    written = result.path.read_bytes()
+def test_a_file_that_is_two_things_at_once_becomes_one_picture(data: bytes):
+    result, _picture = cleaned(data)
+    written = result.data
     assert b"Kim^Minjun" not in written
     assert not zipfile.is_zipfile(io.BytesIO(written))
     assert holds_only_pixels(written)
@@ -308,28 +307,24 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_cannot_be_cleaned_is_refused_with_a_reason_and_nothing_written(
-    name: str, tmp_path: Path
-):
+def test_what_cannot_be_cleaned_is_refused_with_a_reason_and_nothing_written(name: str):
     make, reason = HOSTILE[name]
     data = make()
-    found = refused(data, tmp_path)
+    found = refused(data)
     if name in ("JPEG head only", "wrong checksum"):
         assert found in ("cannot-decode", "unsupported-format")
     else:
         assert found == reason
 
 
-def test_a_refusal_names_nothing_of_the_file(tmp_path: Path):
-    path = tmp_path / "Kim^Minjun 20481123.png"
-    path.write_bytes(b"Kim^Minjun 20481123")
+def test_a_refusal_names_nothing_of_the_file():
     with pytest.raises(PhotoRefused) as error:
-        clean_photo(path, tmp_path / "out.png", detectors=())
+        clean_photo(b"Kim^Minjun 20481123", detectors=())
     assert "Kim" not in str(error.value)
     assert "2048" not in str(error.value)
 
 
-def test_the_check_of_the_structure_sees_what_does_not_belong(tmp_path: Path):
+def test_the_check_of_the_structure_sees_what_does_not_belong():
     jpeg, png = saved(np.zeros((9, 9), np.uint8), "JPEG"), saved(np.zeros((9, 9), np.uint8), "PNG")
     tiff = saved(np.zeros((9, 9), np.uint8), "TIFF")
     text = PngImagePlugin.PngInfo()
@@ -350,7 +345,19 @@ def test_the_check_of_the_structure_sees_what_does_not_belong(tmp_path: Path):
         assert not holds_only_pixels(dirty)
 
 
-def test_the_same_picture_gives_the_same_bytes(tmp_path: Path):
+def test_the_same_picture_gives_the_same_bytes():
     data = saved(package_photo("coffee.png"), "JPEG")
-    first = cleaned(data, tmp_path)[0].path.read_bytes()
-    assert cleaned(data, tmp_path)[0].path.read_bytes() == first
+    first = cleaned(data)[0].data
+    assert cleaned(data)[0].data == first
+
+
+def test_a_decoder_leaves_nothing_of_an_original_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    decoder = Decoder()
+    data = saved(np.zeros((64, 64, 3), np.uint8), "PNG")
+    decoder.ask({"operation": "photo", "text": False, "faces": False, "plates": False}, data)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    decoder.close()
+    assert list(tmp_path.iterdir()) == []

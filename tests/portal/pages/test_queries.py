@@ -25,28 +25,28 @@ pytestmark = pytest.mark.django_db(transaction=True)
 MORE = 60
 # (page, who reads it): the most queries it may need, with session and reader.
 PAGES = {
-    ("/", "reviewer"): 18,
-    ("/", "committee2"): 17,
-    ("/", "steward"): 19,
+    ("/", "reviewer"): 19,
+    ("/", "committee2"): 18,
+    ("/", "steward"): 20,
     ("/", "applicant"): 10,
     ("/datasets/", ""): 2,
     ("/datasets/mammography/", "applicant"): 6,
-    ("/requests/", "committee1"): 7,
-    ("/requests/{request}/", "committee1"): 17,
+    ("/requests/", "committee1"): 8,
+    ("/requests/{request}/", "committee1"): 18,
     ("/requests/{request}/", "applicant"): 18,
     ("/jobs/", "applicant"): 6,
     ("/jobs/{job}/", "applicant"): 15,
-    ("/jobs/{job}/", "steward"): 13,
-    ("/releases/", "reviewer"): 5,
-    ("/releases/{release}/", "reviewer"): 25,
+    ("/jobs/{job}/", "steward"): 14,
+    ("/releases/", "reviewer"): 6,
+    ("/releases/{release}/", "reviewer"): 26,
     ("/releases/{release}/", "applicant"): 25,
-    ("/audit/", "auditor"): 10,
+    ("/audit/", "auditor"): 11,
     ("/api/v1/requests", "committee1"): 6,
-    ("/api/v1/requests/{request}", "committee1"): 14,
+    ("/api/v1/requests/{request}", "committee1"): 15,
     ("/api/v1/jobs", "applicant"): 6,
     ("/api/v1/jobs/{job}", "applicant"): 14,
     ("/api/v1/releases", "reviewer"): 6,
-    ("/api/v1/releases/{release}", "reviewer"): 16,
+    ("/api/v1/releases/{release}", "reviewer"): 17,
 }
 Count = Callable[[str, str], int]
 
@@ -124,7 +124,7 @@ def test_no_page_asks_more_often_the_more_there_is(
     grow(people, *world, monkeypatch)
     after = {page: count(*page) for page in PAGES}
     over = {page: (before[page], after[page]) for page in PAGES if after[page] > PAGES[page]}
-    assert not over
+    assert not over, over
     # What belongs to nothing is not fetched, so the first few rows may ask for more; then no row.
     double(world)
     assert {page: count(*page) for page in PAGES} == after
