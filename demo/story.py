@@ -283,7 +283,8 @@ def release(scene: Scene) -> None:
             raise StepFailed(f"the weights give AUC {figures['auc']:.3f}, not {released}")
         tell(
             f"signed bundle of {bundle.stat().st_size // 1024} KiB verifies offline; its link "
-            f"refused {refused} misuses; the weights load and give AUC {figures['auc']:.3f} again"
+            f"refused {refused} misuses; the weights load and give AUC {figures['auc']:.3f} on the "
+            f"pictures as they were drawn (released: {released['value']:.3f})"
         )
 
 
