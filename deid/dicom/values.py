@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
+import string
 import struct
 import warnings
+from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from pydicom import charset
@@ -234,13 +236,44 @@ def _is_tag(number: tuple[int, int]) -> bool:
     return dictionary_has_tag((group << 16) | element)
 
 
-_TEXT = re.compile(
-    rb"[A-Za-z^ ,.=]{10,}|[0-9./-]{9,}"
-    rb"|(?:[\xea-\xed][\x80-\xbf]{2}){3,}|(?:[\xb0-\xc8][\xa1-\xfe]){6,}"
+class _Script:
+    """One kind of writing: runs of ``least`` units of ``size`` bytes, all of them ``members``.
+
+    Long values are searched by a translation and a plain search, dozens of times as fast as the
+    expression, which then looks at the places found only.
+    """
+
+    def __init__(self, members: bytes, unit: bytes, size: int, least: int) -> None:
+        self._members = bytes(byte in members for byte in range(256))
+        self._needle = b"\1" * (least * size)
+        self._run = re.compile(b"(?:%b){%d,}" % (unit, least))
+
+    def runs(self, view: bytes) -> Iterator[bytes]:
+        """Each run in some bytes."""
+        marked = view.translate(self._members)
+        place = 0
+        while (start := marked.find(self._needle, place)) >= 0:
+            end = marked.find(b"\0", start)
+            place = len(view) if end < 0 else end
+            for found in self._run.finditer(view, start, place):
+                yield found[0]
+
+
+_LETTER_BYTES = string.ascii_letters.encode() + b"^ ,.="
+_NUMBER_BYTES = b"0123456789./-"
+# Hangul in UTF-8, and in KS X 1001.
+_UTF_8_BYTES, _KS_BYTES = bytes([*range(0x80, 0xC0), *range(0xEA, 0xEE)]), bytes(range(0xA1, 0xFF))
+_UTF_8, _KS = rb"[\xea-\xed][\x80-\xbf]{2}", rb"[\xb0-\xc8][\xa1-\xfe]"
+_TEXT = (
+    _Script(_LETTER_BYTES, b"[A-Za-z^ ,.=]", 1, 10),
+    _Script(_NUMBER_BYTES, b"[0-9./-]", 1, 9),
+    _Script(_UTF_8_BYTES, _UTF_8, 3, 3),
+    _Script(_KS_BYTES, _KS, 2, 6),
 )
-_SHORT_TEXT = re.compile(
-    rb"[A-Za-z0-9^ ,.=/-]{6,}"
-    rb"|(?:[\xea-\xed][\x80-\xbf]{2}){2,}|(?:[\xb0-\xc8][\xa1-\xfe]){4,}"
+_SHORT_TEXT = (
+    _Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6),
+    _Script(_UTF_8_BYTES, _UTF_8, 3, 2),
+    _Script(_KS_BYTES, _KS, 2, 4),
 )
 
 
@@ -252,14 +285,14 @@ def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
     asks for shorter runs, for few bytes.
     """
     raw = bytes(value)
-    pattern, different = (_SHORT_TEXT, 4) if short else (_TEXT, 5)
+    scripts, different = (_SHORT_TEXT, 4) if short else (_TEXT, 5)
     for view in (raw, raw[::2], raw[1::2]):
-        for found in pattern.finditer(view):
-            run = found[0]
-            if len(set(run)) < (3 if run[:1].isdigit() and not short else different):
-                continue
-            if not _is_ramp(run) and not (_is_ramp(run[::2]) and _is_ramp(run[1::2])):
-                return True
+        for script in scripts:
+            for run in script.runs(view):
+                if len(set(run)) < (3 if run[:1].isdigit() and not short else different):
+                    continue
+                if not _is_ramp(run) and not (_is_ramp(run[::2]) and _is_ramp(run[1::2])):
+                    return True
     return False
 
 
