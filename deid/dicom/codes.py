@@ -136,6 +136,8 @@ def public(item: list[Element], encodings: tuple[str, ...], own: frozenset[str])
             return None
         if values.code_value(value.encode(), own) != value.encode():
             return None
+        if any(word in own for word in free_text.words_of(value)):
+            return None
     meaning = known or free_text.clean(written.get(MEANING, ""), own, lambda _uid: "")
     version = written.get(SCHEME_VERSION, "")
     return Code(

@@ -361,7 +361,8 @@ class _Tree:
             identifier = codes.keyword(inner.get(TEMPLATE_IDENTIFIER))
             resource = codes.keyword(inner.get(MAPPING_RESOURCE))
             # Templates of DICOM have numbers of up to five figures (PS3.16 annex A).
-            if resource == "DCMR" and identifier.isdigit() and len(identifier) <= 5:
+            numbered = identifier.isdigit() and len(identifier) <= 5
+            if resource == "DCMR" and numbered and identifier not in self.work.own:
                 item = [
                     Element(MAPPING_RESOURCE, "CS", b"DCMR"),
                     Element(TEMPLATE_IDENTIFIER, "CS", identifier.encode()),

@@ -193,10 +193,10 @@ class _Work:
         action, vr = rule.action, element.vr
         if action == "items":
             return self.sequence(element, rule, encodings)
-        if action == "content":
-            items = content.items(element, self.cleaner.plan, self, encodings)
-            return Element(element.tag, "SQ", items=items) if items else None
         if element.items is not None:
+            if action == "content":
+                items = content.items(element, self.cleaner.plan, self, encodings)
+                return Element(element.tag, "SQ", items=items) if items else None
             return Element(element.tag, "SQ", items=[]) if action == "empty" else None
         if action == "empty":
             return Element(element.tag, "SQ", items=[]) if vr == "SQ" else _new(element, vr, b"")
