@@ -313,6 +313,16 @@ def test_the_observation_context_follows_the_headers_rules(cleaner: DicomCleaner
     assert b"Jane" not in output and b"19770315" not in output
 
 
+@pytest.mark.parametrize("concept", ["121041", "111700", "121040", "113871", "128774", "121020"])
+def test_numbers_of_persons_and_specimens_go_however_short(
+    concept: str, cleaner: DicomCleaner
+) -> None:
+    """Short numbers and known words would pass as a text."""
+    said = node("TEXT", (concept, "DCM", "Identifier"), TextValue="left 12")
+    kept, _ = cleaned(cleaner, report(number("5"), said))
+    assert kinds(kept) == ["NUM"]
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "stays"),
     [
@@ -460,6 +470,10 @@ def test_a_tree_that_would_not_stand_is_held(
         cleaned(cleaner, data)
 
 
+# These are written with other means than an element's own, see _build.
+UNUSUAL = {"coordinates", "kind of graphic", "continuity"}
+
+
 def _random_tree(draw: random.Random, depth: int = 0) -> Sequence:
     children: list[Dataset] = []
     for _child in range(draw.randint(1, 4)):
@@ -488,10 +502,6 @@ def _places(
     yield place, data
     for number_, item in enumerate(data.get("ContentSequence") or (), 1):
         yield from _places(item, (*place, number_))
-
-
-# These are written with other means than an element's own, see _build.
-UNUSUAL = {"coordinates", "kind of graphic", "continuity"}
 
 
 @pytest.mark.parametrize("seed", range(4))
