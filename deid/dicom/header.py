@@ -196,7 +196,9 @@ class _Work:
         if element.items is not None:
             if action == "content":
                 items = content.items(element, self.cleaner.plan, self, encodings)
-                return Element(element.tag, "SQ", items=items) if items else None
+                if not items and rule.type not in ("1", "1C", "2", "2C"):
+                    return None
+                return Element(element.tag, "SQ", items=items)
             return Element(element.tag, "SQ", items=[]) if action == "empty" else None
         if action == "empty":
             return Element(element.tag, "SQ", items=[]) if vr == "SQ" else _new(element, vr, b"")

@@ -575,6 +575,9 @@ def test_content_items_of_an_image_are_nodes_too(cleaner: DicomCleaner, decoder:
     assert [item.ValueType for item in kept.AcquisitionContextSequence] == ["NUM"]
     assert kept.AcquisitionContextSequence[0].NumericValue == 5
     assert SECRET.encode() not in output
+    data.AcquisitionContextSequence = Sequence(items[1:])
+    kept, _ = cleaned(cleaner, data)
+    assert list(kept.AcquisitionContextSequence) == []  # this IOD wants it, be it empty (type 2)
     bare, _ = cleaned(only(decoder, "clean_descriptors"), data)
     assert not bare.get("AcquisitionContextSequence")
 
