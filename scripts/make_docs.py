@@ -46,6 +46,8 @@ ACTION_WORDS: Mapping[str, str] = {
     "pseudonym": "pseudonym",
     "constant": "constant",
     "items": "clean items",
+    "content": "clean nodes",
+    "layer": "new name",
 }
 NOWHERE = "remove (no IOD)"
 
@@ -144,6 +146,11 @@ def conformance() -> str:
                         ["age", "kept up to 89; above that one group (C)"],
                         ["code", "kept where it has the form of a code"],
                         ["clean items", "a sequence whose items are cleaned by these same rules"],
+                        [
+                            "clean nodes",
+                            "content items: each is cleaned by its value type, or goes (C)",
+                        ],
+                        ["new name", "a name that only links parts of one file"],
                         ["constant", "one value for everybody, named in the profile"],
                         ["keep", "the value stands, if it is a valid value of its VR (K)"],
                     ],
@@ -154,9 +161,21 @@ def conformance() -> str:
                 "Features* masks faces in photographs; DICOM volumes of the head are held for a "
                 "person instead (`head_volumes`), volumes that do not say which part of the body "
                 "they show are always in the officer's sample, and DICOM files do not claim the "
-                "option. "
-                "*Clean Structured Content* and *Clean Graphics* cannot be chosen: "
-                "structured reports and presentation states are quarantined.",
+                "option.",
+                "*Clean Structured Content* takes structured reports and key object selections "
+                "apart node by node (`deid/dicom/content.py`): a node stays if its value type, its "
+                "relationship, its code and its value are understood, and goes with all below it "
+                "otherwise; codes stay only of public schemes, with the dictionary's meaning; "
+                "names of persons go, or are *Anonymous* where the template wants one; what says "
+                "who, when or where follows the rule of the attribute that says it in a header. A "
+                "verified report keeps one observer without a name for each that it had. A tree "
+                "that would not stand without what goes (a private title, an unknown modifier of "
+                "the whole) is quarantined. *Clean Graphics* does the same for softcopy "
+                "presentation states (`deid/dicom/graphics.py`): words are cleaned, lines stay as "
+                "numbers, and a file with lines that may be handwriting goes to a person. Overlays "
+                "and curves are removed with the option too, because bitmaps and samples cannot be "
+                "cleaned of words here. Without the options those files are quarantined, and "
+                "waveforms, volumetric presentation states and encapsulated documents always are.",
                 "## Rows",
                 "Not removed outright: "
                 + ", ".join(f"{count} by `{name}`" for name, count in counts.items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deid.decoding import Decoder
-from deid.dicom import pixels, plan, stream, values, writer
+from deid.dicom import content, graphics, pixels, plan, stream, values, writer
 from deid.dicom.header import TEXT_VRS, HeaderCleaner, encodings_of, value_of
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
@@ -81,6 +81,8 @@ class DicomCleaner:
             raise Quarantined("modality")
         identity = self.header.identity(file, digest)
         cleaned = self.header.clean(file, sop_class, identity)
+        if sop_class in graphics.SOFTCOPY_STATES:
+            cleaned.elements = graphics.settled(cleaned.elements)
         _resolve_ambiguous(cleaned.elements, _is_signed(cleaned.elements))
         detect = self.profile.has("clean_pixel_data")
         # A label map or dose grid is no picture: masking what looks like text would falsify it.
@@ -120,7 +122,9 @@ class DicomCleaner:
                 "sop_class": sop_class,
             },
             mapped=cleaned.mapped,
-            review=self._doubt(file, sop_class, measured=measured, pixel=pixel),
+            review="graphics not searched"
+            if graphics.is_drawn(elements)
+            else self._doubt(file, sop_class, measured=measured, pixel=pixel),
         )
 
     def _doubt(
@@ -140,7 +144,7 @@ class DicomCleaner:
             raise Quarantined("dicomdir")
         if not sop_class:
             raise Quarantined("no-sop-class")
-        if sop_class not in NOT_HELD:
+        if sop_class not in NOT_HELD and not self._is_cleaned(sop_class):
             for prefix, reason in HELD:
                 if sop_class.startswith(prefix) and (
                     reason != "video" or sop_class in VIDEO_CLASSES
@@ -154,6 +158,13 @@ class DicomCleaner:
             if not any(element.tag in pixels.PIXEL_TAGS for element in file.elements):
                 raise Quarantined("unknown-sop-class")
         return sop_class
+
+    def _is_cleaned(self, sop_class: str) -> bool:
+        """Whether the profile cleans a class that is held without its option."""
+        if sop_class in graphics.SOFTCOPY_STATES:
+            return self.profile.has("clean_graphics")
+        report = content.is_report(sop_class) and plan.is_known(sop_class)
+        return report and self.profile.has(content.OPTION)
 
     def _pixels(
         self, file: DicomFile, cleaned: list[Element], *, detect: bool

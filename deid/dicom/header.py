@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from pydicom.charset import python_encoding
 
+from deid.dicom import content, values
 from deid.dicom import text as free_text
-from deid.dicom import values
 from deid.dicom.plan import LETTERS, Plan, Rule
 from deid.dicom.stream import Buffer, DicomFile, Element, text_of
 from deid.vault import Pseudonyms
@@ -107,9 +107,11 @@ class HeaderCleaner:
         """The cleaned top level, without pixel data's own checks and without markers."""
         work = _Work(self, identity, Cleaned([], identity))
         encodings = encodings_of(file.elements)
-        work.result.elements = work.data_set(
-            file.elements, self.plan.top(sop_class), encodings, at_top=True
-        )
+        rules = self.plan.top(sop_class)
+        if content.is_report(sop_class) and self.plan.profile.has(content.OPTION):
+            work.result.elements = work.report(file.elements, rules, encodings)
+        else:
+            work.result.elements = work.data_set(file.elements, rules, encodings, at_top=True)
         if self.plan.profile.safe_private:
             work.result.elements += work.safe_private(file.elements)
             work.result.elements.sort(key=lambda element: element.tag)
@@ -128,6 +130,25 @@ class _Work:
         self.result = result
         full = self.profile.has("retain_full_dates")
         self.days = 0 if full else identity.shift
+        self.layers: dict[str, bytes] = {}
+
+    def report(
+        self, elements: list[Element], rules: dict[int, Rule], encodings: tuple[str, ...]
+    ) -> list[Element]:
+        """The top level of a structured report, its tree cleaned node by node."""
+        tree = content.document(elements, self.cleaner.plan, self, encodings)
+        rules = {tag: rule for tag, rule in rules.items() if tag not in content.own_tags()}
+        # A report only names schemes that are not public, and none of those is left.
+        rules.pop(content.SCHEME_IDENTIFICATION, None)
+        observers = rules.get(content.VERIFYING_OBSERVER)
+        if observers is not None and observers.action == "empty":
+            # A verified report has an observer (PS3.3 C.17.2): one without a name.
+            rules[content.VERIFYING_OBSERVER] = observers._replace(action="items")
+        kept = self.data_set(elements, rules, encodings, at_top=True)
+        for tag in content.own_tags():
+            self.result.actions.pop(f"{tag:08X}", None)
+        self.result.actions[f"{content.CONTENT:08X}"] = LETTERS["content"]
+        return sorted([*kept, *tree], key=lambda element: element.tag)
 
     def data_set(
         self,
@@ -173,6 +194,11 @@ class _Work:
         if action == "items":
             return self.sequence(element, rule, encodings)
         if element.items is not None:
+            if action == "content":
+                items = content.items(element, self.cleaner.plan, self, encodings)
+                if not items and rule.type not in ("1", "1C", "2", "2C"):
+                    return None
+                return Element(element.tag, "SQ", items=items)
             return Element(element.tag, "SQ", items=[]) if action == "empty" else None
         if action == "empty":
             return Element(element.tag, "SQ", items=[]) if vr == "SQ" else _new(element, vr, b"")
@@ -203,6 +229,8 @@ class _Work:
             value = self.pseudonym(element, rule, encodings)
         elif action == "dummy":
             value = self.dummy(element, vr)
+        elif action == "layer":
+            value = self.layer(values.words(element.value, encodings))
         else:
             return None
         if not value and len(element.value) and rule.type not in ("1", "1C", "2", "2C"):
@@ -318,6 +346,10 @@ class _Work:
                 self.result.mapped.setdefault("accession", {})[written] = new
             return new.encode()
         return self.pseudonyms.device(written).encode()
+
+    def layer(self, name: str) -> bytes:
+        """The same new name for the same layer of one file."""
+        return self.layers.setdefault(name, f"LAYER{len(self.layers) + 1}".encode())
 
     def dummy(self, element: Element, vr: str) -> bytes:
         return self.uids(element.value) if vr == "UI" else values.DUMMIES.get(vr, b"")

@@ -35,12 +35,14 @@ Action: TypeAlias = Literal[
     "pseudonym",
     "constant",
     "items",  # a sequence: its items are cleaned by the same rules
+    "content",  # a sequence of content items: each is cleaned as the node that it is
+    "layer",  # a name that only links annotations to their layer
     "private",
 ]
 LETTERS: Mapping[str, str] = {
     "remove": "X", "empty": "Z", "dummy": "D", "uid": "U", "date": "C", "text": "C", "age": "C",
     "code": "C", "code-value": "C", "scheme": "C", "pseudonym": "P", "constant": "D",
-    "items": "C", "keep": "X", "private": "X",
+    "items": "C", "content": "C", "layer": "C", "keep": "X", "private": "X",
 }  # fmt: skip
 
 OPTION_COLUMNS = (
@@ -51,7 +53,12 @@ OPTION_COLUMNS = (
     "retain_full_dates",
     "retain_modified_dates",
     "clean_descriptors",
+    "clean_structured_content",
+    "clean_graphics",
 )
+# Sequences of content items outside of a report's tree (PS3.3 section 10.2).
+CONTENT_ITEMS = frozenset({0x0040A730, 0x00400555, 0x00400612, 0x00400441})
+_GRAPHIC_LAYER = 0x00700002
 # What becomes a pseudonym wherever it may stand: identity that a study needs to hold together.
 PSEUDONYMS: Mapping[int, str] = {
     0x00100010: "patient",
@@ -216,6 +223,10 @@ def rule_for(tag: int, kind: str, profile: Profile) -> Rule:
     row = table().get(f"{tag:08X}")
     letter = "" if row is None else _letter(row, kind, profile)
     action = _from_letter(letter, vr, kind) if letter else by_vr(tag, vr, profile)
+    if action == "items" and tag in CONTENT_ITEMS and profile.has("clean_structured_content"):
+        action = "content"
+    elif tag == _GRAPHIC_LAYER and profile.has("clean_graphics"):
+        action = "layer"
     return Rule(action, vr, kind, "verbatim" if letter == "K" else "")
 
 

@@ -122,7 +122,7 @@ def test_the_file_says_what_was_done_to_it(cleaner: DicomCleaner) -> None:
     after = opened(b"".join(cleaner.clean(dicom_files.written(dicom_files.base()), "0").chunks))
     assert after.PatientIdentityRemoved == "YES"
     codes = {item.CodeValue for item in after.DeidentificationMethodCodeSequence}
-    assert codes == {"113100", "113101", "113105", "113107", "113108", "113109"}
+    assert codes == {"113100", "113101", "113104", "113105", "113107", "113108", "113109"}
     assert after.LongitudinalTemporalInformationModified == "MODIFIED"
     assert after.BurnedInAnnotation == "NO"
     purpose = after.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]

@@ -98,7 +98,11 @@ def test_each_option_changes_its_rows_and_no_other(option: str) -> None:
         elif row.options[option] == "K":
             assert after in {"keep", "items", "age", "remove"}, (hex(tag), row.keyword, after)
         else:
-            assert after in {"text", "date", "items", "remove"}, (hex(tag), row.keyword, after)
+            assert after in {"text", "date", "items", "content", "remove"}, (
+                hex(tag),
+                row.keyword,
+                after,
+            )
 
 
 def test_dates_that_are_modified_are_never_kept_as_they_are() -> None:
@@ -110,8 +114,8 @@ def test_dates_that_are_modified_are_never_kept_as_they_are() -> None:
 
 def test_every_option_has_its_code() -> None:
     assert {code for code, _meaning in OPTION_CODES.values()} == {
-        "113101", "113102", "113105", "113106", "113107", "113108", "113109", "113110", "113111",
-        "113112",
+        "113101", "113102", "113103", "113104", "113105", "113106", "113107", "113108", "113109",
+        "113110", "113111", "113112",
     }  # fmt: skip
 
 
