@@ -1,4 +1,4 @@
-.PHONY: demo test verify lint bench docs run-env dev-env
+.PHONY: demo test verify lint bench compare docs run-env dev-env
 PY := .venv/bin/python
 ARGS ?=
 export PYTHONDONTWRITEBYTECODE = 1
@@ -22,6 +22,9 @@ lint: dev-env
 
 bench: dev-env
 	$(PY) -m bench $(ARGS)
+
+compare: dev-env
+	$(PY) -m bench.compare $(ARGS)
 
 docs: dev-env
 	$(PY) scripts/make_docs.py

@@ -10,7 +10,25 @@ from policies.errors import CannotRun
 
 FOLDER = Path(__file__).resolve().parent.parent / ".venv-peers"
 # Compared with only; nothing of ours imports them. pydicom as in requirements.lock.
-PINNED = ("dicognito==0.19.0", "dicom-anonymizer==2.1.0", "pydicom==3.0.2", "tqdm==4.70.1")
+PINNED = (
+    "dicognito==0.19.0",
+    "dicom-anonymizer==2.1.0",
+    "tqdm==4.70.1",
+    "deid==0.4.13",
+    # What deid needs: it draws with matplotlib, which brings the rest.
+    "matplotlib==3.11.2",
+    "contourpy==1.3.3",
+    "cycler==0.12.1",
+    "fonttools==4.68.0",
+    "kiwisolver==1.5.1",
+    "packaging==26.3",
+    "pyparsing==3.3.3",
+    "python-dateutil==4.0.0",
+    "tzdata==2026.6",
+    "numpy==2.4.6",
+    "pillow==13.0.0",
+    "pydicom==3.0.2",
+)
 
 
 def python() -> Path:

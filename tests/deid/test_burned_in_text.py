@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from deid.dicom.clean import DicomCleaner, Result
+from synthetic import dicom_files
 from synthetic.lettering import open_font
-from tests.deid import dicom_files
 
 SHAPE = (256, 384)
 NOTE = "HONG GILDONG 12345678"

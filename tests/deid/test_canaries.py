@@ -11,7 +11,7 @@ import pytest
 from deid.dicom.clean import DicomCleaner
 from deid.quarantine import Quarantined
 from deid.verify import contents
-from tests.deid import canaries, canaries_in_structure, dicom_files
+from synthetic import canaries, canaries_in_structure, dicom_files
 
 
 @pytest.mark.parametrize("canary", canaries.PLACES, ids=lambda canary: canary.name)

@@ -16,7 +16,7 @@ from deid.dicom import codestream
 from deid.dicom.clean import DicomCleaner
 from deid.dicom.values import reads_as_text
 from deid.quarantine import Quarantined
-from tests.deid import dicom_files
+from synthetic import dicom_files
 
 SECRET = b"QWOZNIAKX^MINJI 19770315"
 PLAIN = dicom_files.jpeg_frame()

@@ -12,7 +12,7 @@ import pytest
 from deid.__main__ import main
 from deid.dicom.clean import DicomCleaner
 from deid.verify import verify
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.test_pipeline import tree
 
 

@@ -18,7 +18,7 @@ from deid.dicom.plan import Plan
 from deid.profile import Profile, from_document, load
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.conftest import KEY
 
 SYNTAXES = {

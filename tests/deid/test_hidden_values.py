@@ -13,7 +13,7 @@ from deid.dicom.plan import Plan, Rule
 from deid.dicom.stream import Element
 from deid.profile import Profile
 from deid.vault import Pseudonyms
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.conftest import KEY
 
 NONE: frozenset[str] = frozenset()

@@ -20,7 +20,7 @@ from deid import intake, output, pipeline, report
 from deid.profile import Profile, from_document, load
 from deid.vault import Crosswalk, Pseudonyms
 from policies.errors import Invalid
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.conftest import KEY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from deid import corrections, pictures, review
 from deid.dicom.clean import DicomCleaner
 from policies.document import default_policy
 from policies.errors import CannotRun
-from tests.deid import dicom_files
+from synthetic import dicom_files
 
 POLICY = default_policy().deid
 

@@ -14,7 +14,7 @@ from deid.profile import Profile, from_document, load
 from deid.quarantine import Quarantined
 from deid.tables import Published, TableCleaner, pattern_for
 from deid.vault import Pseudonyms
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.conftest import KEY
 
 NAMES = Pseudonyms(KEY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset
@@ -10,13 +11,14 @@ from pydicom.dataelem import DataElement
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
 
-from tests.deid.canaries import PLACES, Canary, place
-from tests.deid.dicom_files import (
+from synthetic.canaries import PLACES, Canary, place
+from synthetic.dicom_files import (
     COLUMNS,
     JPEG_BASELINE,
     MG,
@@ -206,7 +208,7 @@ def meta_group() -> bytes:
     meta = FileMetaDataset()
     meta.SourceApplicationEntityTitle = SECRET
     meta.ImplementationVersionName = SECRET
-    meta.PrivateInformationCreatorUID = f"{PREFIX}.66"
+    meta.PrivateInformationCreatorUID = UID(f"{PREFIX}.66")
     meta.PrivateInformation = SECRET.encode()
     return written(base(), meta=meta)
 
@@ -415,4 +417,69 @@ def secondary_capture_of_an_unknown_kind() -> bytes:
     data = base("1.2.840.10008.5.1.4.1.1.6", "US")  # a retired class without an IOD of its own
     data.SeriesDescription = SECRET
     data.add(DataElement(0x00181011, "LO", SECRET))
+    return written(data)
+
+
+@place(SECRET, f"{PREFIX}.33", may_hold=True)
+def names_and_references_in_a_structured_report() -> bytes:
+    data = base("1.2.840.10008.5.1.4.1.1.88.11", "SR")
+    for keyword in ("PixelData", "Rows", "Columns"):
+        delattr(data, keyword)
+    person, reference = Dataset(), Dataset()
+    person.ValueType, person.PersonName = "PNAME", SECRET
+    reference.ValueType, reference.UID = "UIDREF", f"{PREFIX}.33"
+    data.ContentSequence = Sequence([person, reference])
+    return written(data)
+
+
+@place(zlib.compress(SECRET.encode() * 3), may_hold=True)
+def attachment_of_an_encapsulated_pdf() -> bytes:
+    data = base("1.2.840.10008.5.1.4.1.1.104.1", "DOC")
+    del data.PixelData
+    attached = zlib.compress(SECRET.encode() * 3)
+    data.EncapsulatedDocument = b"%PDF-1.4 /FlateDecode stream\n" + attached + b"\nendstream"
+    return written(data)
+
+
+@place(SECRET, may_hold=True)
+def encapsulated_cda() -> bytes:
+    data = base("1.2.840.10008.5.1.4.1.1.104.2", "DOC")
+    del data.PixelData
+    data.MIMETypeOfEncapsulatedDocument = "text/XML"
+    data.EncapsulatedDocument = b"<ClinicalDocument><family>" + SECRET.encode() + b"</family>"
+    return written(data)
+
+
+@place(SECRET, may_hold=True)
+def encapsulated_stl() -> bytes:
+    data = base("1.2.840.10008.5.1.4.1.1.104.3", "M3D")
+    del data.PixelData
+    data.EncapsulatedDocument = SECRET.encode().ljust(80) + bytes(4)
+    return written(data)
+
+
+@place(SECRET, may_hold=True)
+def mpeg_4_metadata() -> bytes:
+    data = base("1.2.840.10008.5.1.4.1.1.77.1.4.1", "XC")
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.NumberOfFrames = 7, 1
+    note = struct.pack(">I4s", 8 + len(SECRET), b"\xa9nam") + SECRET.encode()
+    told = struct.pack(">I4s", 8 + len(note), b"udta") + note
+    movie = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0)
+    movie += struct.pack(">I4s", 8 + len(told), b"moov") + told
+    data.PixelData = encapsulate([movie])
+    data["PixelData"].is_undefined_length = True
+    return written(data, "1.2.840.10008.1.2.4.102")
+
+
+@place(SECRET, may_hold=True)
+def directory_of_a_medium() -> bytes:
+    data, record = Dataset(), Dataset()
+    data.SOPClassUID = "1.2.840.10008.1.3.10"
+    data.SOPInstanceUID = f"{PREFIX}.22"
+    record.OffsetOfTheNextDirectoryRecord = record.OffsetOfReferencedLowerLevelDirectoryEntity = 0
+    record.RecordInUseFlag, record.DirectoryRecordType = 0xFFFF, "PATIENT"
+    record.PatientName, record.PatientID = SECRET, SECRET
+    data.FileSetID = SECRET
+    data.DirectoryRecordSequence = Sequence([record])
     return written(data)

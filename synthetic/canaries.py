@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.sequence import Sequence
 
-from tests.deid.dicom_files import (
+from synthetic.dicom_files import (
     KOREAN,
     NAME,
     NUMBER,

@@ -1,4 +1,4 @@
-"""Small DICOM files for the tests: an ordinary image, and ways to put raw bytes into it."""
+"""Small DICOM files: an ordinary image, and ways to put raw bytes into it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import zlib
 import numpy as np
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 NAME = "HWANGBO^MYUNGHEE"
 KOREAN = "황보명희"
 NUMBER = "7712345K"
-SECRET = "CANARYZQ"
+SECRET = "CANARYZQ"  # noqa: S105 - planted to be looked for
 ROWS = COLUMNS = 64
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -51,7 +51,7 @@ def written(
 ) -> bytes:
     """The file's bytes."""
     data.file_meta = meta or FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.TransferSyntaxUID = UID(syntax)
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     target = io.BytesIO()
@@ -74,6 +74,7 @@ def before(file: bytes, tag: tuple[int, int], addition: bytes) -> bytes:
 
 
 def without(file: bytes, tag: int) -> bytes:
+    """The file with an element of a short length taken out."""
     place = file.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF), 132)
     length = struct.unpack_from("<H", file, place + 6)[0]
     return file[:place] + file[place + 8 + length :]
