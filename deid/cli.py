@@ -15,7 +15,7 @@ from policies.errors import Invalid, _
 
 USAGE = """glovebox deid SRC DST --key FILE [options]
        glovebox deid keygen FILE
-       glovebox deid verify DST [--against SRC]
+       glovebox deid verify DST [--against SRC] [--pictures N]
        glovebox deid crosswalk FILE --key FILE [--uids CSV] [--patients CSV]"""
 
 
@@ -59,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patients", type=Path, metavar="CSV", help="crosswalk: old and new patient numbers"
     )
+    parser.add_argument(
+        "--pictures", type=int, metavar="N",
+        help="verify: look for text in so many pictures at most; default: in all",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.set_defaults(run=run)
 
@@ -86,9 +90,41 @@ def _keygen(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    result = verify.verify(Path(args.dst), args.against)
+    if args.pictures is not None and args.pictures < 0:
+        raise Invalid(_("This must be a number of pictures."), field="--pictures")
+    dst = Path(args.dst)
+    beside = args.report or pipeline.default_report(dst)
+    bar = progress.bar("searched", json=args.json)
+    result = verify.verify(
+        dst,
+        args.against,
+        pictures=args.pictures,
+        report_path=beside if args.report or beside.is_file() else None,
+        progress=bar,
+    )
+    if bar is not None:
+        bar.close()
     for finding in result.findings[:50]:
         print(f"{finding.file}: {finding.where}: {finding.rule}", file=sys.stderr)
+    if result.short or result.common or result.ambiguous:
+        print(
+            f"not looked for, because finding them proves nothing: {result.short} values too short,"
+            f" {result.common} of common words; {result.ambiguous} days that a moved date may be",
+            file=sys.stderr,
+        )
+    if result.unread:
+        print(f"{result.unread} of {result.inputs} inputs gave only their names", file=sys.stderr)
+    if result.pictures < result.all_pictures or result.partly:
+        print(
+            f"{result.pictures} of {result.all_pictures} pictures looked at again for text, "
+            f"{result.partly} of them not in every frame",
+            file=sys.stderr,
+        )
+    if result.doubts:
+        print(
+            f"{len(result.doubts)} places of photographs look like text: a person has to see them",
+            file=sys.stderr,
+        )
     held = "no identifier found" if result.held else f"{len(result.findings)} findings"
     _say(args, result.as_mapping(), f"{result.files} files, {result.values} values: {held}")
     return 0 if result.held else 1
@@ -180,9 +216,14 @@ def _say(args: argparse.Namespace, document: Mapping[str, object], words: str) -
 
 WORDS: Mapping[str, tuple[Callable[[argparse.Namespace], int], frozenset[str]]] = {
     "keygen": (_keygen, frozenset()),
-    "verify": (_verify, frozenset({"against"})),
+    "verify": (_verify, frozenset({"against", "pictures", "report"})),
     "crosswalk": (_crosswalk, frozenset({"key", "uids", "patients"})),
 }
-FOREIGN_OPTIONS = {"against": "verify", "uids": "crosswalk", "patients": "crosswalk"}
+FOREIGN_OPTIONS = {
+    "against": "verify",
+    "pictures": "verify",
+    "uids": "crosswalk",
+    "patients": "crosswalk",
+}
 OWN_OPTIONS = ("key", "report", "quarantine", "resume", "crosswalk", "crosswalk_key",
                *FOREIGN_OPTIONS)  # fmt: skip

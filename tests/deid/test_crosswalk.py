@@ -139,3 +139,22 @@ def test_a_bar_shows_rate_and_time_left_on_a_terminal_only(
     assert b"HWANGBO" not in said and b"MYUNGHEE" not in said
     piped = subprocess.run([*command, "--workers", "1"], cwd=ROOT, capture_output=True, check=True)
     assert b"files/s" not in piped.stderr
+
+
+def test_a_new_key_over_the_originals_leaves_no_pseudonym_of_the_old(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    src = tree(tmp_path / "src", 4)
+    assert main(["keygen", str(tmp_path / "new")]) == 0
+    lists = []
+    for number, key in enumerate((keys[0], str(tmp_path / "new"))):
+        out, walk = tmp_path / f"out{number}", tmp_path / f"walk{number}"
+        command = [str(src), str(out), "--key", key, "--crosswalk", str(walk), "--workers", "1"]
+        assert main([*command, "--crosswalk-key", keys[1]]) == 0
+        lists.append(exported(walk, keys[1], tmp_path))
+    (old_uids, old_patients), (new_uids, new_patients) = lists
+    assert set(old_uids) == set(new_uids) and set(old_patients) == set(new_patients)
+    old = [each.encode() for each in (*old_uids.values(), *old_patients.values())]
+    for path in (tmp_path / "out1").rglob("*.dcm"):
+        data = path.read_bytes() + str(path).encode()
+        assert not any(each in data for each in old)
