@@ -60,7 +60,20 @@ def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     return {}, masked_photo(body, [[int(side) for side in mark] for mark in head["marks"]])
 
 
-OPERATIONS = {"dicom": _dicom, "photo": _photo, "picture": _picture, "mask": _mask}
+def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.pixels.text import default_text_detector
+    from deid.text_again import text_in
+
+    boxes, whole = text_in(body, default_text_detector(1))
+    return {
+        "boxes": [[box.x, box.y, box.width, box.height] for box in boxes],
+        "whole": whole,
+    }, b""
+
+
+OPERATIONS = {
+    "dicom": _dicom, "photo": _photo, "picture": _picture, "mask": _mask, "text": _text,
+}  # fmt: skip
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

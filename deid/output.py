@@ -19,7 +19,7 @@ from policies.errors import CannotRun, _
 
 PART_PREFIX = ".glovebox-"
 PART_SUFFIX = ".part"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLOCK = 1 << 20
 
 
@@ -72,7 +72,7 @@ def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tupl
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise DiskFull from None
         raise
     return digest, True
@@ -89,7 +89,7 @@ def settle(root: Path) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         if library.syncfs(descriptor) != 0:
             error = ctypes.get_errno()
-            if error in _FULL:
+            if error in FULL:
                 raise DiskFull
             if error not in (errno.EPERM, errno.ENOSYS):
                 raise OSError(error, os.strerror(error))
@@ -105,7 +105,7 @@ def _sync_each(root: Path) -> None:
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                if error.errno in _FULL:
+                if error.errno in FULL:
                     raise DiskFull from None
                 raise
             finally:

@@ -87,7 +87,8 @@ class _Run:
         done = {
             str(row["source"]): (str(row["target"]), str(row["digest"]))
             for row in former
-            if resume and row["target"] and row["kind"] != "table"
+            # A crosswalk must know every file, so none is taken as read where one is written.
+            if resume and self.crosswalk is None and row["target"] and row["kind"] != "table"
         }
         kept = {str(row["source"]): row for row in former} if resume else {}
         journal = report.Journal(self.report_path, kept.values())

@@ -20,6 +20,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from deid.output import FULL, PART_PREFIX, PART_SUFFIX, DiskFull
 from policies.errors import Conflict, Invalid, _
 
 KEY_BYTES = 32
@@ -39,7 +40,7 @@ def write_key(path: Path) -> None:
         handle.write(secrets.token_hex(KEY_BYTES) + "\n")
 
 
-def read_key(path: Path) -> bytes:
+def read_key(path: Path, field: str = "--key") -> bytes:
     """Read a key file; raises :class:`Invalid` when it does not hold 64 hex digits."""
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -49,9 +50,28 @@ def read_key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise Invalid(
             _("The key file must hold 64 hex digits; make one with: glovebox deid keygen FILE"),
-            field="--key",
+            field=field,
         )
     return key
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file of secrets whole or not at all, readable by the owner only."""
+    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull from None
+        raise Invalid(_("The file cannot be written there."), field="FILE") from None
 
 
 class Pseudonyms:
@@ -116,30 +136,32 @@ class Crosswalk:
     def add(self, entries: Mapping[str, Mapping[str, str]]) -> None:
         """Take in mappings by kind; equal ones are one."""
         for kind, mapping in entries.items():
-            self.entries.setdefault(kind, {}).update(mapping)
+            known = self.entries.setdefault(kind, {})
+            # An empty number is nobody's: such files are told apart by their studies.
+            known.update((old, new) for old, new in mapping.items() if old)
 
     def save(self, path: Path) -> None:
         """Write the file anew, atomically."""
         nonce = secrets.token_bytes(12)
         plain = json.dumps(self.entries, sort_keys=True).encode()
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as handle:
-            handle.write(_MAGIC + nonce + self._cipher.encrypt(nonce, plain, _MAGIC))
-            handle.flush()
-            os.fsync(handle.fileno())
-        part.replace(path)
+        write_private(path, _MAGIC + nonce + self._cipher.encrypt(nonce, plain, _MAGIC))
 
     @classmethod
     def load(cls, path: Path, key: bytes) -> Crosswalk:
         """Open a file; raises :class:`Invalid` for another key or changed bytes."""
         walk = cls(key)
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise Invalid(_("The crosswalk cannot be read."), field="--crosswalk") from None
         try:
             if data[:8] != _MAGIC:
                 raise InvalidTag
             plain = walk._cipher.decrypt(data[8:20], data[20:], _MAGIC)
         except InvalidTag:
-            raise Invalid(_("The crosswalk does not open with this key.")) from None
+            raise Invalid(
+                _("The crosswalk does not open with this key."), field="--crosswalk-key"
+            ) from None
         walk.add(json.loads(plain))
         return walk
 

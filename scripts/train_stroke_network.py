@@ -209,8 +209,10 @@ class Examples:
         if kind == "title":
             return str(random.choice(list(UPPER))) + "".join(random.choice(list(LOWER), count))
         letters = {
-            "digits": DIGITS + "-/.:", "upper": UPPER + "^ ", "mixed": UPPER + LOWER + DIGITS + SIGNS
-        }[kind]  # fmt: skip
+            "digits": DIGITS + "-/.:",
+            "upper": UPPER + "^ ",
+            "mixed": UPPER + LOWER + DIGITS + SIGNS,
+        }[kind]
         return "".join(random.choice(list(letters), count))
 
     def _font(self, hangul: bool) -> ImageFont.FreeTypeFont:
@@ -462,9 +464,9 @@ def fonts_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """Fonts of Latin letters and of Hangul below a folder."""
     found: tuple[list[Path], list[Path]] = ([], [])
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (".ttf", ".otf", ".ttc", ".otb"):
-            if not any(word in path.name for word in ("Math", "Symbol", "DejaVu", "Nanum")):
-                found[path.name.startswith(HANGUL)].append(path)
+        left_out = any(word in path.name for word in ("Math", "Symbol", "DejaVu", "Nanum"))
+        if path.suffix.lower() in (".ttf", ".otf", ".ttc", ".otb") and not left_out:
+            found[path.name.startswith(HANGUL)].append(path)
     return found
 
 

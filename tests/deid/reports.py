@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-
 from tests.deid.dicom_files import MG, PREFIX, base
 
 COMPREHENSIVE = "1.2.840.10008.5.1.4.1.1.88.33"

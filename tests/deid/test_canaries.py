@@ -9,8 +9,8 @@ import pydicom
 import pytest
 
 from deid.dicom.clean import DicomCleaner
+from deid.layers import layers
 from deid.quarantine import Quarantined
-from deid.verify import contents
 from synthetic import canaries, canaries_in_structure, dicom_files
 
 
@@ -26,7 +26,7 @@ def test_a_secret_does_not_survive(canary: canaries.Canary, cleaner: DicomCleane
         assert canary.may_hold, "an ordinary file must be cleaned, not held"
         return
     output = b"".join(result.chunks)
-    for _place, content in contents(output):
+    for _place, content in layers(output):
         for secret in canary.secrets:
             assert secret not in content
             assert secret.lower() not in content.lower()

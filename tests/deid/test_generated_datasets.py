@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deid.__main__ import main
-from deid.verify import contents
+from deid.layers import layers
 from synthetic.mammography import write_phantoms
 from synthetic.photos import write_photos
 from synthetic.planted import Planted
@@ -34,7 +34,7 @@ def leftovers(planted: list[Planted], tmp_path: Path) -> dict[str, set[str]]:
     report = tmp_path / "out.report.jsonl"
     for path in (report, *(each for each in (tmp_path / "out").rglob("*") if each.is_file())):
         hits = search.found(str(path.relative_to(tmp_path)).encode())
-        for _place, content in contents(path.read_bytes()):
+        for _place, content in layers(path.read_bytes()):
             hits |= search.found(content)
         if hits:
             found[path.name] = hits

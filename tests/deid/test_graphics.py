@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from tests.deid.dicom_files import MG, NAME, PREFIX, SECRET, base, raw, written
 
 from deid.decoding import Decoder
 from deid.dicom.clean import DicomCleaner, Result
@@ -18,7 +19,6 @@ from deid.profile import from_document
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
 from tests.deid.conftest import KEY
-from tests.deid.dicom_files import MG, NAME, PREFIX, SECRET, base, raw, written
 from tests.deid.reports import code
 
 STATE = "1.2.840.10008.5.1.4.1.1.11.1"

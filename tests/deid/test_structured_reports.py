@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from tests.deid.dicom_files import NAME, NUMBER, PREFIX, SECRET, base, raw, written
 
 from deid.decoding import Decoder
 from deid.dicom import codes
@@ -25,7 +26,6 @@ from deid.vault import Pseudonyms
 from deid.verify import verify
 from tests.deid import reports
 from tests.deid.conftest import KEY
-from tests.deid.dicom_files import NAME, NUMBER, PREFIX, SECRET, base, raw, written
 from tests.deid.reports import (
     FINDING,
     by_reference,

@@ -32,6 +32,7 @@ from PIL import Image, ImageOps
 from rapidocr import RapidOCR
 
 import bundle
+from deid.spellings import is_telling
 from portal import keys, workplace
 from portal.accounts.models import Person
 from portal.audit.models import Event
@@ -65,7 +66,7 @@ from tests.portal.ingest.flow import (
 )
 from tests.portal.jobs.material import training
 from tests.portal.layers import layers
-from tests.portal.spellings import is_telling, respelt
+from tests.portal.spellings import respelt
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
+from deid.spellings import is_telling, spellings
 from synthetic.planted import Planted
 from synthetic.search import Search
 from tests.portal.layers import layers
-from tests.portal.spellings import is_telling, respelt, spellings
+from tests.portal.spellings import respelt
 
 NAME, HANGUL, DAY, PHONE = "Hwangbo^Myunghee", "황보명희", "19770315", "010-2231-8841"
 
