@@ -1,6 +1,7 @@
-.PHONY: demo test verify lint bench compare docs run-env dev-env
+.PHONY: demo test verify lint bench compare docs fuzz run-env dev-env
 PY := .venv/bin/python
 ARGS ?=
+SECONDS ?= 600
 export PYTHONDONTWRITEBYTECODE = 1
 
 demo: run-env
@@ -25,6 +26,10 @@ bench: dev-env
 
 compare: dev-env
 	$(PY) -m bench.compare $(ARGS)
+
+# Each path with each fuzzer for SECONDS; what breaks a promise is kept in .fuzz.
+fuzz: dev-env
+	@scripts/fuzz $(SECONDS)
 
 docs: dev-env
 	$(PY) scripts/make_docs.py

@@ -124,6 +124,8 @@ def _decode(data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:
     """The upright pixels (uint8 grey or colour, or uint16 grey), the format to write, actions."""
     try:
         with warnings.catch_warnings():
+            # What Pillow says of broken metadata is nobody's to read: it goes nowhere.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.init()
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:

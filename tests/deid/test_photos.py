@@ -361,3 +361,24 @@ def test_a_decoder_leaves_nothing_of_an_original_on_disk(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     decoder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_said_aloud_about_broken_metadata(recwarn: pytest.WarningsRecorder):
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = "HWANGBO MYUNGHEE " * 4
+    Image.new("RGB", (8, 8)).save(stream, "JPEG", exif=exif)
+    data = stream.getvalue()
+    # The description now claims to be longer than the file.
+    place = (
+        data.index(b"\x0e\x01\x02\x00") + 4
+        if b"\x0e\x01\x02\x00" in data
+        else (data.index(b"\x01\x0e\x00\x02") + 4)
+    )
+    broken = data[:place] + b"\x00\xff\xff\x00" + data[place + 4 :]
+    with Image.open(io.BytesIO(broken)) as image:
+        image.getexif().get(0x010E)
+    assert recwarn.list, "this file does not show what the test is about"
+    recwarn.clear()
+    clean_photo(broken, detectors=())
+    assert not recwarn.list

@@ -1,0 +1,72 @@
+"""``python -m tests.fuzz {dicom,photo} {hypothesis,atheris} --seconds N``.
+
+Both fuzzers throw changed seeds at a path until the time is up, and end with an error where a
+promise broke; the file that broke it then lies in ``.fuzz``. hypothesis changes files by a few
+rules and makes a finding small; atheris is guided by which code a file reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / ".fuzz"
+LARGEST = 100_000
+
+
+def main() -> int:
+    """Fuzz one path with one fuzzer."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("path", choices=("dicom", "photo"))
+    parser.add_argument("fuzzer", choices=("hypothesis", "atheris"))
+    parser.add_argument("--seconds", type=int, default=600)
+    args = parser.parse_args()
+    if args.seconds < 1:
+        parser.error("--seconds must be at least 1")
+    FOLDER.mkdir(exist_ok=True)
+    print(f"{args.path} with {args.fuzzer}, {args.seconds} s", flush=True)
+    (_hypothesis if args.fuzzer == "hypothesis" else _atheris)(args.path, args.seconds)
+    return 0
+
+
+def _hypothesis(path: str, seconds: int) -> None:
+    from tests.fuzz.mutations import explore
+    from tests.fuzz.promises import PROMISES
+    from tests.fuzz.seeds import SEEDS
+
+    saved = FOLDER / f"{path}-smallest"
+    tried, written = explore(
+        list(SEEDS[path]()), PROMISES[path], seconds=seconds, failed=saved.write_bytes
+    )
+    print(f"{tried} files, {written} with an output; every promise held")
+
+
+def _atheris(path: str, seconds: int) -> None:
+    import atheris
+
+    # Ours and Pillow's readers guide the search; what is imported before is not watched.
+    with atheris.instrument_imports(include=["deid", "PIL"]):
+        from tests.fuzz.promises import PROMISES
+        from tests.fuzz.seeds import SEEDS
+
+    corpus = FOLDER / f"corpus-{path}"
+    corpus.mkdir(exist_ok=True)
+    for seed in SEEDS[path]():
+        (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+    promise = PROMISES[path]
+
+    def once(data: bytes) -> None:
+        promise(data)
+
+    options = [
+        sys.argv[0], f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=60",
+        "-rss_limit_mb=4096", f"-artifact_prefix={FOLDER}/{path}-", str(corpus),
+    ]  # fmt: skip
+    atheris.Setup(options, once)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

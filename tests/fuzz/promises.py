@@ -1,0 +1,98 @@
+"""What must hold for any bytes whatever: checked by the fuzzers and for their past findings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from signal import ITIMER_REAL, SIGALRM, setitimer, signal
+from types import FrameType
+
+import pydicom
+from PIL import Image
+
+from deid import profile
+from deid.decoding import Decoder
+from deid.dicom.clean import DicomCleaner
+from deid.dicom.header import HeaderCleaner
+from deid.dicom.plan import Plan
+from deid.photos import PhotoPolicy, PhotoRefused, clean_photo, holds_only_pixels
+from deid.quarantine import Quarantined
+from deid.vault import Pseudonyms
+
+SECONDS = 20.0
+"""How long one small file may take, its decoder's start included."""
+
+CANARY = b"HWANGBOCANARY"
+"""Stands in the metadata of the seeds, and must stand in no output."""
+
+_PIXELS = 0x7FE00010
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Raise :class:`TimeoutError` where the block takes longer than ``SECONDS``."""
+
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"a file took more than {SECONDS:.0f} s")
+
+    before = signal(SIGALRM, late)
+    setitimer(ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        setitimer(ITIMER_REAL, 0)
+        signal(SIGALRM, before)
+
+
+@lru_cache(maxsize=1)
+def _cleaner() -> DicomCleaner:
+    # The text detector has tests of its own, and would take all of the fuzzer's time.
+    document = dict(profile.load("research").document)
+    looks = {"clean_pixel_data", "clean_recognizable_visual_features"}
+    document["options"] = [option for option in document["options"] if option not in looks]
+    document["head_volumes"] = "allow"
+    chosen = profile.from_document(document)
+    return DicomCleaner(HeaderCleaner(Plan(chosen), Pseudonyms(bytes(range(32)))), Decoder())
+
+
+def dicom(data: bytes) -> bool:
+    """Clean bytes as DICOM; whether there was an output, which must read and hold no canary."""
+    with in_time():
+        try:
+            result = _cleaner().clean(data, hashlib.sha256(data).hexdigest())
+        except Quarantined:
+            return False
+        cleaned = b"".join(result.chunks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(io.BytesIO(cleaned))
+        for _element in dataset.iterall():
+            continue
+    if CANARY in cleaned:
+        # What the fuzzer wrote into the samples is a picture, not a text.
+        pixels = dataset[_PIXELS].value if _PIXELS in dataset else b""
+        assert cleaned.count(CANARY) == pixels.count(CANARY), "a canary is left in the header"
+    return True
+
+
+def photo(data: bytes) -> bool:
+    """Clean bytes as a photograph; whether there was an output, which must be pixels alone."""
+    with in_time():
+        try:
+            result = clean_photo(
+                data, detectors=(), policy=PhotoPolicy(text=False, faces=False, plates=False)
+            )
+        except PhotoRefused:
+            return False
+    assert holds_only_pixels(result.data), "more than pixels"
+    with Image.open(io.BytesIO(result.data)) as image:
+        image.load()
+        assert CANARY not in result.data or CANARY in image.tobytes(), "a canary is left"
+    return True
+
+
+PROMISES: Mapping[str, Callable[[bytes], bool]] = {"dicom": dicom, "photo": photo}
