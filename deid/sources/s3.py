@@ -101,14 +101,6 @@ def _client(endpoint: str, credentials: Credentials) -> Any:
     except ImportError:
         raise CannotRun(_("This source needs the packages of glovebox[intake].")) from None
 
-    class Straight(urllib3.PoolManager):
-        """Follows no redirect: the signature and the original belong to one host."""
-
-        def urlopen(  # type: ignore[override]
-            self, method: str, url: str, redirect: bool = True, **more: Any
-        ) -> Any:
-            return super().urlopen(method, url, redirect=False, **more)
-
     parts = urlsplit(endpoint)
     return Minio(
         parts.netloc,
@@ -118,8 +110,9 @@ def _client(endpoint: str, credentials: Credentials) -> Any:
         secure=parts.scheme == "https",
         # Named, because the client would ask the store where the bucket lies and believe it.
         region=os.environ.get("GLOVEBOX_INTAKE_S3_REGION", "us-east-1"),
-        http_client=Straight(
+        http_client=urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=10, read=60),
+            # Also follows no redirect: signature and original belong to one host.
             retries=False,
             cert_reqs="CERT_REQUIRED",
             ca_certs=os.environ.get("GLOVEBOX_INTAKE_CA") or certifi.where(),
