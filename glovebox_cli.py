@@ -13,6 +13,7 @@ from policies.errors import CannotRun, UserError
 # A room whose optional packages are not installed is left out of the help, not half-loaded.
 ROOMS = (
     ("deid.cli", "pydicom"),
+    ("deid.sources.cli", "pydicom"),
     ("sandbox_runner.cli", "numpy"),
     ("sandbox_runner.inspection.cli", "numpy"),
     ("bundle.cli", "cryptography"),
