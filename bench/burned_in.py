@@ -6,12 +6,14 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydicom.encaps import encapsulate
+from pydicom.pixels.utils import pixel_array
 from scipy import ndimage
 
 from synthetic import canaries_in_structure, dicom_files
@@ -41,7 +43,7 @@ def places() -> list[Burned]:
     grey[ink] = 255
     deep = _background(SHAPE, 12)
     deep[ink] = 65535
-    dark = _background(SHAPE, 12) + np.uint16(200)
+    dark = np.asarray(_background(SHAPE, 12), np.uint16) + np.uint16(200)
     dark[ink] = 1  # bright in MONOCHROME1, and not the 0 that tools blank with
     colour = np.stack([_background(SHAPE, 8, seed) for seed in (1, 2, 3)], axis=2)
     colour[ink] = (255, 255, 0)
@@ -54,7 +56,7 @@ def places() -> list[Burned]:
     device = _background(device_shape, 8)
     device[on_device] = 255
     ramp = (np.arange(256, dtype="<u2") * 257).tobytes()
-    palette: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for each in ("Red", "Green", "Blue"):
         palette[f"{each}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         palette[f"{each}PaletteColorLookupTableData"] = ramp
@@ -92,7 +94,7 @@ def _drawn(
     sop_class: str,
     *,
     jpeg: bool = False,
-    **attributes: object,
+    **attributes: Any,
 ) -> Burned:
     data = dicom_files.base(sop_class, "OT")
     data.Rows, data.Columns = ink.shape[-2:]
@@ -138,7 +140,7 @@ def decoded(file: bytes) -> Pixels | None:
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(io.BytesIO(file), force=True)
-            return np.asarray(pydicom.pixels.pixel_array(dataset, raw=True))
+            return np.asarray(pixel_array(dataset, raw=True))
         # Strangers' bytes in strangers' decoders: any exception means the same here.
         except Exception:
             return None
@@ -154,4 +156,4 @@ def _background(shape: tuple[int, int], bits: int, seed: int = 5) -> Pixels:
     """A smooth picture in the lower quarter of its bits, never of 0."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 1, shape), 12)
     smooth = (noise - noise.min()) / (noise.max() - noise.min())
-    return (1 + smooth * (1 << (bits - 2))).astype("<u2" if bits > 8 else "u1")
+    return np.asarray(1 + smooth * (1 << (bits - 2))).astype("<u2" if bits > 8 else "u1")
