@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from tests.deid.dicom_files import MG, PREFIX, base
+
+from synthetic.dicom_files import MG, PREFIX, base
 
 COMPREHENSIVE = "1.2.840.10008.5.1.4.1.1.88.33"
 COMPREHENSIVE_3D = "1.2.840.10008.5.1.4.1.1.88.34"

@@ -9,7 +9,6 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from tests.deid.dicom_files import MG, NAME, PREFIX, SECRET, base, raw, written
 
 from deid.decoding import Decoder
 from deid.dicom.clean import DicomCleaner, Result
@@ -18,6 +17,7 @@ from deid.dicom.plan import Plan
 from deid.profile import from_document
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
+from synthetic.dicom_files import MG, NAME, PREFIX, SECRET, base, raw, written
 from tests.deid.conftest import KEY
 from tests.deid.reports import code
 

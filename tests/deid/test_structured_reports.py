@@ -13,7 +13,6 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from tests.deid.dicom_files import NAME, NUMBER, PREFIX, SECRET, base, raw, written
 
 from deid.decoding import Decoder
 from deid.dicom import codes
@@ -24,6 +23,7 @@ from deid.profile import Profile, from_document, load
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
 from deid.verify import verify
+from synthetic.dicom_files import NAME, NUMBER, PREFIX, SECRET, base, raw, written
 from tests.deid import reports
 from tests.deid.conftest import KEY
 from tests.deid.reports import (

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from tests.deid.dicom_files import KOREAN, NAME, NUMBER, SECRET
 
 from deid import layers
 from deid.dicom.clean import DicomCleaner
@@ -26,6 +25,7 @@ from deid.identifying import originals
 from deid.needles import Needles
 from deid.verify import Verification, verify
 from synthetic import dicom_files
+from synthetic.dicom_files import KOREAN, NAME, NUMBER, SECRET
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 from pydicom.data import get_testdata_files
 
+from synthetic import dicom_files
 from synthetic.photo_metadata import jpeg_with, png_with
 from synthetic.photos import package_photo, write_photos
-from tests.deid import dicom_files
 from tests.fuzz.promises import CANARY
 
 LARGEST = 24_000

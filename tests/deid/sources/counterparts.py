@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from deid.sources.originals import Bounds, Originals
-from tests.deid import dicom_files
+from synthetic import dicom_files
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "HWANGBO"

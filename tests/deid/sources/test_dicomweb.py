@@ -17,7 +17,7 @@ from deid.sources.credentials import Credentials, read
 from deid.sources.dicomweb import DicomWeb
 from deid.sources.fetching import Summary
 from policies.errors import CannotRun, Invalid
-from tests.deid import dicom_files
+from synthetic import dicom_files
 from tests.deid.sources.counterparts import (
     NAME,
     Archive,
