@@ -200,6 +200,9 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             segment = frame[position : position + 2 + length]
             if marker == _J2K_SIZE and any((bits & 0x7F) + 1 > stored for bits in segment[40::3]):
                 return None
+            # Decoders skip what they do not know of capabilities and profiles.
+            if reads_as_text(segment[4:], short=True):
+                return None
             kept.append(segment)
         else:
             return None
