@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from deid.quarantine import Quarantined
 SECONDS = 120.0
 SECONDS_PER_MIB = 5.0
 SECONDS_TO_END = 2.0
+PIPE_BYTES = 1 << 20
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -29,7 +32,7 @@ def child_environment() -> dict[str, str]:
 
 
 class Decoder:
-    """One decoder process, started on first use and again after it ended."""
+    """One decoder process, started on first use, or before it, and again after it ended."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,6 +68,10 @@ class Decoder:
             raise Quarantined(reason if reason.replace("-", "").isalnum() else "cannot-decode")
         return answer, pixels
 
+    def start(self) -> None:
+        """Start the process, which then loads its libraries while the caller does other things."""
+        self._running()
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
@@ -76,6 +83,10 @@ class Decoder:
                 cwd="/",
                 close_fds=True,
             )
+            for stream in (self._process.stdin, self._process.stdout):
+                # Pictures go through in fewer pieces; where that is refused, in more.
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(cast(BinaryIO, stream), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return self._process
 
     def close(self) -> None:
@@ -83,6 +94,9 @@ class Decoder:
         if self._process is not None:
             with contextlib.suppress(OSError):
                 cast(BinaryIO, self._process.stdin).close()
+            # Its answers end when it does; waiting for the process alone would look again and
+            # again, later each time.
+            select.select([self._process.stdout], [], [], SECONDS_TO_END)
             try:
                 self._process.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:

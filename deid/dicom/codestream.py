@@ -12,10 +12,12 @@ text is decoded too: of random bytes one in some hundred megabytes does, and tha
 
 from __future__ import annotations
 
+import itertools
+import re
 import struct
 from collections.abc import Callable, Mapping
 
-from deid.dicom.values import reads_as_text
+from deid.dicom.wordlike import reads_as_text
 
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -27,7 +29,8 @@ _J2K_DROPPED = frozenset({0xFF64, 0xFF55, 0xFF57, 0xFF63})
 _J2K_HEADER = frozenset(
     {0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF59}
 )  # fmt: skip
-_J2K_SIZE = 0xFF51
+_J2K_SIZE, _J2K_QUANTISATION = 0xFF51, 0xFF5C
+_EXPOUNDED = 2
 
 
 def cleaned(frame: bytes, stored: int) -> bytes | None:
@@ -167,24 +170,37 @@ _EXACT: Mapping[int, Callable[[bytes], bool]] = {
 }
 
 
+# JPEG stuffs a zero byte, JPEG-LS a zero bit, after 0xFF; restart markers stay inside.
+_SCAN_END = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
+
+
 def _scan_end(frame: bytes, position: int) -> int:
-    """The offset of the marker that ends the entropy-coded data."""
-    while True:
-        position = frame.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(frame):
-            return -1
-        following = frame[position + 1]
-        # JPEG stuffs a zero byte, JPEG-LS a zero bit, after 0xFF; restart markers stay inside.
-        if following == 0xFF:
-            position += 1
-        elif following < 0x80 or 0xD0 <= following <= 0xD7:
-            position += 2
-        else:
-            return position
+    """The offset of the marker that ends the entropy-coded data; -1 where none does."""
+    found = _SCAN_END.search(frame, position)
+    return -1 if found is None else found.start()
 
 
 def _only_padding(frame: bytes, position: int) -> bool:
     return not frame[position:].strip(b"\0\xff") and len(frame) - position <= 4
+
+
+def _unexplained(marker: int, body: bytes) -> bytes:
+    """What of a header segment could be words: of quantisation steps, only what they do not repeat.
+
+    A step of two bytes is an exponent of five bits and a mantissa (A.6.4). Every encoder gives the
+    two mixed bands of a level the same step, and neighbours exponents that hardly differ; so the
+    high bytes of such a table, which often read as letters, are explained, and each low byte once.
+    """
+    if marker != _J2K_QUANTISATION or not body or body[0] & 31 != _EXPOUNDED:
+        return body
+    steps = [step for (step,) in struct.iter_unpack(">H", body[1:])]
+    levels = [steps[start : start + 3] for start in range(1, len(steps), 3)]
+    if len(steps) % 3 != 1 or any(level[0] != level[1] for level in levels):
+        return body
+    exponents = [step >> 11 for step in steps]
+    if any(abs(one - other) > 2 for one, other in itertools.pairwise(exponents)):
+        return body
+    return bytes([steps[0] & 255, *(step & 255 for level in levels for step in level[1:])])
 
 
 def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
@@ -201,7 +217,7 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             if marker == _J2K_SIZE and any((bits & 0x7F) + 1 > stored for bits in segment[40::3]):
                 return None
             # Decoders skip what they do not know of capabilities and profiles.
-            if reads_as_text(segment[4:], short=True):
+            if reads_as_text(_unexplained(marker, segment[4:]), short=True):
                 return None
             kept.append(segment)
         else:

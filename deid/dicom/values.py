@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import re
-import string
 import struct
 import warnings
-from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from pydicom import charset
@@ -17,6 +14,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VM
 
 from deid.dicom import text as free_text
 from deid.dicom.stream import Buffer
+from deid.dicom.wordlike import reads_as_text
 
 GROUPED_AGE = b"090Y"
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
@@ -234,71 +232,6 @@ def _is_tag(number: tuple[int, int]) -> bool:
         # A creator's block says only where it lies; letters lie where no vendor writes.
         return 0x10 <= element >> 8 <= 0xFF and group <= 0x20FF
     return dictionary_has_tag((group << 16) | element)
-
-
-class _Script:
-    """One kind of writing: runs of ``least`` units of ``size`` bytes, all of them ``members``.
-
-    Long values are searched by a translation and a plain search, dozens of times as fast as the
-    expression, which then looks at the places found only.
-    """
-
-    def __init__(self, members: bytes, unit: bytes, size: int, least: int) -> None:
-        self._members = bytes(byte in members for byte in range(256))
-        self._needle = b"\1" * (least * size)
-        self._run = re.compile(b"(?:%b){%d,}" % (unit, least))
-
-    def runs(self, view: bytes) -> Iterator[bytes]:
-        """Each run in some bytes."""
-        marked = view.translate(self._members)
-        place = 0
-        while (start := marked.find(self._needle, place)) >= 0:
-            end = marked.find(b"\0", start)
-            place = len(view) if end < 0 else end
-            for found in self._run.finditer(view, start, place):
-                yield found[0]
-
-
-_LETTER_BYTES = string.ascii_letters.encode() + b"^ ,.="
-_NUMBER_BYTES = b"0123456789./-"
-# Hangul in UTF-8, and in KS X 1001.
-_UTF_8_BYTES, _KS_BYTES = bytes([*range(0x80, 0xC0), *range(0xEA, 0xEE)]), bytes(range(0xA1, 0xFF))
-_UTF_8, _KS = rb"[\xea-\xed][\x80-\xbf]{2}", rb"[\xb0-\xc8][\xa1-\xfe]"
-_TEXT = (
-    _Script(_LETTER_BYTES, b"[A-Za-z^ ,.=]", 1, 10),
-    _Script(_NUMBER_BYTES, b"[0-9./-]", 1, 9),
-    _Script(_UTF_8_BYTES, _UTF_8, 3, 3),
-    _Script(_KS_BYTES, _KS, 2, 6),
-)
-_SHORT_TEXT = (
-    _Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6),
-    _Script(_UTF_8_BYTES, _UTF_8, 3, 2),
-    _Script(_KS_BYTES, _KS, 2, 4),
-)
-
-
-def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
-    """Whether bytes that should be numbers hold a run that reads as words or a date.
-
-    In plain bytes, and in every second byte as 16-bit numbers hold text. A run of few different
-    bytes, or one that only rises or only falls, is a pattern or a ramp and no word. ``short``
-    asks for shorter runs, for few bytes.
-    """
-    raw = bytes(value)
-    scripts, different = (_SHORT_TEXT, 4) if short else (_TEXT, 5)
-    for view in (raw, raw[::2], raw[1::2]):
-        for script in scripts:
-            for run in script.runs(view):
-                if len(set(run)) < (3 if run[:1].isdigit() and not short else different):
-                    continue
-                if not _is_ramp(run) and not (_is_ramp(run[::2]) and _is_ramp(run[1::2])):
-                    return True
-    return False
-
-
-def _is_ramp(run: bytes) -> bool:
-    steps = [other - one for one, other in itertools.pairwise(run)]
-    return all(step >= 0 for step in steps) or all(step <= 0 for step in steps)
 
 
 BINARY_SIZES = {

@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000, JPEGLSLossless
 
 from deid.dicom import codestream
 from deid.dicom.clean import DicomCleaner
-from deid.dicom.values import reads_as_text
+from deid.dicom.wordlike import reads_as_text
 from deid.quarantine import Quarantined
 from synthetic import dicom_files
 
@@ -153,3 +153,34 @@ def test_a_jpeg_ls_keeps_no_mapping_table(cleaner: DicomCleaner) -> None:
 )
 def test_what_reads_as_text(value: bytes, short: bool, expected: bool) -> None:
     assert reads_as_text(value, short=short) is expected
+
+
+def test_many_random_bytes_are_no_text_and_a_name_among_them_is() -> None:
+    coded = bytearray(np.random.default_rng(11).integers(0, 256, 1 << 22, np.uint8))
+    assert reads_as_text(bytes(coded)) is False
+    coded[99_999:100_009] = b"ParkJiYoun"
+    assert reads_as_text(bytes(coded)) is True
+    coded[99_999:100_009] = b"PkJRiYxQnt"
+    assert reads_as_text(bytes(coded)) is False
+
+
+def irreversible() -> bytes:
+    from openjpeg.utils import encode_array
+
+    grey = np.random.default_rng(3).integers(0, 256, (64, 64)).astype(np.uint8)
+    frame: bytes = encode_array(
+        grey, photometric_interpretation=2, codec_format=0, compression_ratios=[4]
+    )
+    return frame
+
+
+def test_steps_of_quantisation_are_passed_on_and_words_in_their_place_are_not() -> None:
+    frame = irreversible()
+    place = frame.index(b"\xff\x5c")
+    length = struct.unpack_from(">H", frame, place + 2)[0]
+    steps = frame[place + 5 : place + 2 + length]
+    assert reads_as_text(steps, short=True)  # the bytes alone look like letters
+    assert codestream.cleaned(frame, 8) is not None
+    for words in ((SECRET * 2)[: len(steps)], steps[:7] + b"KIMMINSU" + steps[15:]):
+        spoilt = frame[: place + 5] + words + frame[place + 2 + length :]
+        assert codestream.cleaned(spoilt, 8) is None
