@@ -96,7 +96,7 @@ class Decoder:
                 cast(BinaryIO, self._process.stdin).close()
             # Its answers end when it does; waiting for the process alone would look again and
             # again, later each time.
-            select.select([self._process.stdout], [], [], SECONDS_TO_END)
+            select.select([cast(BinaryIO, self._process.stdout)], [], [], SECONDS_TO_END)
             try:
                 self._process.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:

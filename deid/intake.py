@@ -136,8 +136,10 @@ class Reader:
         try:
             if not source.member:
                 descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                with os.fdopen(descriptor, "rb") as handle:
-                    data = handle.read(FILE_BYTES + 1)
+                with os.fdopen(descriptor, "rb", buffering=0) as handle:
+                    if os.fstat(descriptor).st_size > FILE_BYTES:
+                        raise Quarantined("too-large")
+                    data = handle.readall()
             else:
                 with self._zip(source.path).open(source.member) as member:
                     data = member.read(source.size + 1)

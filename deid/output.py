@@ -12,7 +12,9 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 from policies.errors import CannotRun, _
@@ -21,7 +23,6 @@ PART_PREFIX = ".glovebox-"
 PART_SUFFIX = ".part"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLOCK = 1 << 20
-_SMALL = 1 << 16
 
 
 class DiskFull(CannotRun):
@@ -53,7 +54,7 @@ def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tupl
 
     A file that already holds exactly these bytes is left alone. Raises :class:`DiskFull`.
     """
-    pieces = list(_fewer(chunks))
+    pieces = list(chunks)
     hasher = hashlib.sha256()
     for piece in pieces:
         hasher.update(piece)
@@ -61,17 +62,22 @@ def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tupl
     path = root / target
     size = sum(len(piece) for piece in pieces)
     try:
-        if path.is_file() and path.stat().st_size == size and digest_of(path) == digest:
+        if _size_of(path) == size and digest_of(path) == digest:
             return digest, False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.parent / f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+        part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
         try:
-            with part.open("xb") as handle:
+            handle = part.open("xb", buffering=0)
+        except FileNotFoundError:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            handle = part.open("xb", buffering=0)
+        try:
+            with handle:
                 for piece in pieces:
-                    handle.write(piece)
+                    _write_all(handle, piece)
             part.replace(path)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         if error.errno in FULL:
             raise DiskFull from None
@@ -79,19 +85,19 @@ def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tupl
     return digest, True
 
 
-def _fewer(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes with small neighbours as one: a data set is hundreds of pieces."""
-    small = bytearray()
-    for chunk in chunks:
-        if len(chunk) < _SMALL and len(small) < _BLOCK:
-            small += chunk
-            continue
-        if small:
-            yield bytes(small)
-            small.clear()
-        yield chunk
-    if small:
-        yield bytes(small)
+def _size_of(path: Path) -> int:
+    """The size of a plain file, -1 where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _write_all(handle: FileIO, piece: bytes | memoryview) -> None:
+    rest = memoryview(piece).cast("B")
+    while len(rest):
+        rest = rest[handle.write(rest) :]
 
 
 def settle(root: Path) -> None:

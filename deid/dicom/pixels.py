@@ -173,18 +173,18 @@ def _without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
         return value
     kind: Any = np.dtype(f"<u{allocated // 8}")
     words = np.frombuffer(value, kind)
+    mask = ((1 << stored) - 1) << (high - stored + 1)
+    if not int(np.bitwise_or.reduce(words)) & ~mask:
+        return value
     if facts.signed and high == stored - 1:
+        # Unused bits of a signed sample may repeat the sign or be zero; both hide nothing.
         spare = allocated - stored
         signed = words.view(np.dtype(f"<i{allocated // 8}"))
-        clean_words = ((signed << spare) >> spare).view(kind)
-        # Unused bits of a signed sample may repeat the sign or be zero; both hide nothing.
-        plain = words & kind.type((1 << stored) - 1)
-        if np.array_equal(words, clean_words) or np.array_equal(words, plain):
+        limit = 1 << (stored - 1)
+        if -limit <= int(signed.min()) and int(signed.max()) < limit:
             return value
-        return bytes(clean_words.tobytes())
-    mask = ((1 << stored) - 1) << (high - stored + 1)
-    plain = words & kind.type(mask)
-    return value if np.array_equal(plain, words) else bytes(plain.tobytes())
+        return bytes(((signed << spare) >> spare).tobytes())
+    return bytes((words & kind.type(mask)).tobytes())
 
 
 def _check_range(pixels: bytes, allocated: int, facts: Facts) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from deid.dicom import text as free_text
 from deid.dicom.stream import Buffer
 
-
 # Below this the expressions alone are faster.
 _SHORT_BYTES = 512
 
@@ -131,7 +130,7 @@ def _is_ramp(run: bytes) -> bool:
 
 
 def _is_likely(run: bytes) -> bool:
-    """Whether a run of letters is no chance: it is long and does not repeat, or looks like words."""
+    """Whether a run of letters is no chance: long and not repeated, or looking like words."""
     pairs = list(itertools.pairwise(run))
     if len(run) >= _SURE_LETTERS and 2 * len(set(pairs)) > len(pairs):
         return True

@@ -8,6 +8,7 @@ from deid.dicom.stream import LONG_VRS, Buffer, Element
 
 IMPLEMENTATION_CLASS_UID = "2.25.302853158205829361953041274283530612736"
 IMPLEMENTATION_VERSION = "GLOVEBOX_1"
+_LARGE = 1 << 16
 LONG = frozenset(vr.decode() for vr in LONG_VRS)
 _short = struct.Struct("<HH2sH").pack
 _long = struct.Struct("<HH2s2xI").pack
@@ -21,55 +22,71 @@ def even(value: Buffer, vr: str) -> Buffer:
     return bytes(value) + (b"\0" if vr in ("UI", "OB", "UN") else b" ")
 
 
-def encode(elements: list[Element], chunks: list[Buffer]) -> int:
-    """Append the encoded elements to ``chunks`` and return how many bytes they take."""
-    total = 0
+class _Pieces:
+    """Bytes in a row: small values are copied together, large ones stay where they are."""
+
+    __slots__ = ("done", "length", "small")
+
+    def __init__(self) -> None:
+        self.done: list[Buffer] = []
+        self.small = bytearray()
+        self.length = 0
+
+    def add(self, value: Buffer) -> None:
+        self.length += len(value)
+        if len(value) < _LARGE:
+            self.small += value
+        else:
+            self.done += (bytes(self.small), value)
+            self.small.clear()
+
+    def all(self) -> list[Buffer]:
+        return [*self.done, bytes(self.small)]
+
+
+def _encode(elements: list[Element], out: _Pieces) -> None:
     for element in elements:
         tag, vr = element.tag, element.vr
         group, number = tag >> 16, tag & 0xFFFF
         if element.items is not None:
-            inner: list[Buffer] = []
-            length = 0
+            inner = _Pieces()
             for item in element.items:
-                body: list[Buffer] = []
-                size = encode(item, body)
-                inner.append(_item(0xFFFE, 0xE000, size))
-                inner.extend(body)
-                length += 8 + size
-            chunks.append(_long(group, number, b"SQ", length))
-            chunks.extend(inner)
-            total += 12 + length
+                body = _Pieces()
+                _encode(item, body)
+                inner.add(_item(0xFFFE, 0xE000, body.length))
+                for piece in body.all():
+                    inner.add(piece)
+            out.add(_long(group, number, b"SQ", inner.length))
+            for piece in inner.all():
+                out.add(piece)
         elif element.fragments is not None:
-            chunks.append(_long(group, number, b"OB", 0xFFFFFFFF))
-            total += 20
+            out.add(_long(group, number, b"OB", 0xFFFFFFFF))
             for fragment in element.fragments:
                 padded = even(fragment, "OB")
-                chunks.append(_item(0xFFFE, 0xE000, len(padded)))
-                chunks.append(padded)
-                total += 8 + len(padded)
-            chunks.append(_item(0xFFFE, 0xE0DD, 0))
+                out.add(_item(0xFFFE, 0xE000, len(padded)))
+                out.add(padded)
+            out.add(_item(0xFFFE, 0xE0DD, 0))
         else:
             value = even(element.value, vr)
             if vr in LONG:
-                chunks.append(_long(group, number, vr.encode(), len(value)))
-                total += 12 + len(value)
+                out.add(_long(group, number, vr.encode(), len(value)))
             elif len(value) > 0xFFFE:
                 # PS3.5 section 6.2.2: a value too long for its VR's length field is written as UN.
-                chunks.append(_long(group, number, b"UN", len(value)))
-                total += 12 + len(value)
+                out.add(_long(group, number, b"UN", len(value)))
             else:
-                chunks.append(_short(group, number, vr.encode(), len(value)))
-                total += 8 + len(value)
-            chunks.append(value)
-    return total
+                out.small += _short(group, number, vr.encode(), len(value))
+                out.small += value
+                out.length += 8 + len(value)
+                continue
+            out.add(value)
 
 
 def file_chunks(
     sop_class: str, sop_instance: str, syntax: str, body: list[Element]
 ) -> list[Buffer]:
-    """A whole file in pieces: an empty preamble, the meta group anew, the data set."""
-    meta: list[Buffer] = []
-    length = encode(
+    """A whole file in few pieces: an empty preamble, the meta group anew, the data set."""
+    meta = _Pieces()
+    _encode(
         [
             Element(0x00020001, "OB", b"\0\1"),
             Element(0x00020002, "UI", sop_class.encode()),
@@ -80,9 +97,9 @@ def file_chunks(
         ],
         meta,
     )
-    chunks: list[Buffer] = [
-        bytes(128) + b"DICM" + _short(2, 0, b"UL", 4) + struct.pack("<I", length)
-    ]
-    chunks.extend(meta)
-    encode(body, chunks)
-    return chunks
+    file = _Pieces()
+    file.add(bytes(128) + b"DICM" + _short(2, 0, b"UL", 4) + struct.pack("<I", meta.length))
+    for piece in meta.all():
+        file.add(piece)
+    _encode(body, file)
+    return file.all()
