@@ -49,7 +49,8 @@ class FileWorker:
         self.profile = profile
         self.dst, self.quarantine, self.run, self.done = dst, quarantine, run, done
         self.decoder = Decoder()
-        self.decoder.start()
+        if profile.has("clean_pixel_data"):
+            self.decoder.start()
         self.reader = Reader()
         header = HeaderCleaner(Plan(profile), self.pseudonyms, keep_map=keep_map)
         self.dicom = DicomCleaner(header, self.decoder)

@@ -48,6 +48,24 @@ def cleaned(frame: bytes, stored: int) -> bytes | None:
     return None
 
 
+def precision(frame: bytes, signed: bool) -> int:
+    """The bits of the samples as the codestream says, 0 where it says none or another sign."""
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        # Ssiz (T.800 A.5.1): the sign and the bits, less one.
+        sizes = frame[42 : 4 + int.from_bytes(frame[4:6], "big") : 3]
+        same = all(bool(size >> 7) == signed for size in sizes)
+        return max(((size & 0x7F) + 1 for size in sizes), default=0) if same else 0
+    position = 2
+    while frame[:2] == b"\xff\xd8" and position + 4 < len(frame) and frame[position] == 0xFF:
+        marker = frame[position + 1]
+        if marker in _FRAMES or marker == _LOSSLESS_LS:
+            return frame[position + 4]
+        if marker in _BARE or marker in (0xDA, 0xD9, 0xFF):
+            break
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return 0
+
+
 def _jpeg(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\xd8"]
     wanted: set[int] = set()  # quantisation tables that a component uses

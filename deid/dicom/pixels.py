@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.encaps import generate_frames
 
 from deid.decoding import Decoder
-from deid.dicom import codestream
+from deid.dicom import codestream, rle
 from deid.dicom.stream import BIG_ENDIAN, EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element, text_of
 from deid.dicom.writer import file_chunks
 from deid.quarantine import Quarantined
@@ -20,6 +20,8 @@ FLOATS = {0x7FE00008: 32, 0x7FE00009: 64}
 PIXEL_TAGS = frozenset({PIXEL_DATA, *FLOATS})
 # A few compressed bytes may claim to be a picture that fills the memory.
 PIXEL_BYTES = 3 << 30
+# Above this a decoder expands RLE faster than Python.
+RLE_BYTES = 1 << 18
 RLE = "1.2.840.10008.1.2.5"
 VIDEO_PREFIXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
 _ATTRIBUTES = frozenset(
@@ -129,7 +131,7 @@ def clean(
     else:
         if holder.fragments is None:
             raise Quarantined("bad-pixels")
-        rewritten = _recompressed(holder, facts, syntax)
+        rewritten = _recompressed(holder, facts, syntax, detect=detect)
     if not detect and rewritten is not None:
         return rewritten
     return _looked_at(elements, holder, facts, syntax, decoder, rewritten, detect=detect)
@@ -209,23 +211,64 @@ def _native_vr(tag: int, facts: Facts) -> str:
     return "OW" if facts.allocated > 8 else "OB"
 
 
-def _recompressed(holder: Element, facts: Facts, syntax: str) -> Cleaned | None:
+def _recompressed(holder: Element, facts: Facts, syntax: str, *, detect: bool) -> Cleaned | None:
     """The compressed frames without free segments; None where they must be decoded."""
-    if syntax == RLE or holder.fragments is None:
+    if holder.fragments is None:
         return None
-    try:
-        frames = list(
-            generate_frames(_encapsulated(holder.fragments), number_of_frames=facts.frames)
-        )
-    except (ValueError, struct.error):
+    frames = _frames(holder.fragments, facts.frames)
+    if not frames:
         return None
-    if len(frames) != facts.frames:
-        return None
-    kept = [codestream.cleaned(bytes(frame), facts.stored) for frame in frames]
+    if syntax == RLE:
+        if sum(map(len, frames)) > RLE_BYTES or not all(
+            _is_exact_rle(each, facts) for each in frames
+        ):
+            return None
+        return _compressed(frames, syntax)
+    stored = facts.stored
+    if not detect:
+        # Nobody looks at the pixels: where a frame's samples have more bits than the file says to
+        # store, the file is told so, and no bit is left that a viewer does not show.
+        stored = max(stored, *(codestream.precision(frame, facts.signed) for frame in frames))
+        if stored > facts.allocated:
+            return None
+    kept = [codestream.cleaned(frame, stored) for frame in frames]
     if any(frame is None for frame in kept):
         return None
-    fragments: list[Buffer] = [b"", *(frame for frame in kept if frame is not None)]
-    return Cleaned(Element(PIXEL_DATA, "OB", fragments=fragments), syntax)
+    result = _compressed([frame for frame in kept if frame is not None], syntax)
+    if stored != facts.stored:
+        result.attributes = _stored_bits(stored)
+    return result
+
+
+def _frames(fragments: list[Buffer], count: int) -> list[bytes]:
+    """The frames of encapsulated pixel data, none where the fragments do not tell them apart."""
+    if len(fragments) == count + 1:
+        return [bytes(fragment) for fragment in fragments[1:]]
+    try:
+        frames = [
+            bytes(frame)
+            for frame in generate_frames(_encapsulated(fragments), number_of_frames=count)
+        ]
+    except (ValueError, struct.error):
+        return []
+    return frames if len(frames) == count else []
+
+
+def _compressed(frames: list[bytes], syntax: str) -> Cleaned:
+    return Cleaned(Element(PIXEL_DATA, "OB", fragments=[b"", *frames]), syntax)
+
+
+def _is_exact_rle(frame: bytes, facts: Facts) -> bool:
+    """Whether a frame is nothing but samples, and those use no bit that is not stored."""
+    size = facts.allocated // 8
+    bits = rle.bits_of(frame, facts.rows * facts.columns, facts.samples * size)
+    if bits is None or not 0 < facts.stored <= facts.allocated:
+        return False
+    allowed = ((1 << facts.stored) - 1) << (facts.high - facts.stored + 1)
+    return all(
+        not int.from_bytes(bits[start : start + size], "big") & ~allowed
+        for start in range(0, len(bits), size)
+    )
 
 
 def _encapsulated(fragments: list[Buffer]) -> bytes:
@@ -300,6 +343,12 @@ def _native_attributes(attributes: Mapping[str, Any], facts: Facts, tag: int) ->
         allocated = int(attributes["BitsAllocated"])
         stored = min(facts.stored, allocated)
         new[0x00280100] = Element(0x00280100, "US", struct.pack("<H", allocated))
-        new[0x00280101] = Element(0x00280101, "US", struct.pack("<H", stored))
-        new[0x00280102] = Element(0x00280102, "US", struct.pack("<H", stored - 1))
+        new |= _stored_bits(stored)
     return new
+
+
+def _stored_bits(stored: int) -> dict[int, Element]:
+    return {
+        0x00280101: Element(0x00280101, "US", struct.pack("<H", stored)),
+        0x00280102: Element(0x00280102, "US", struct.pack("<H", stored - 1)),
+    }

@@ -92,8 +92,9 @@ _TEXT = _Search(
     _Script(_UTF_8_BYTES, _UTF_8, 3, 3),
     _Script(_KS_BYTES, _KS, 2, 6),
 )
+_ANY_LETTERS = _Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6)
 _SHORT_TEXT = _Search(
-    _Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6),
+    _ANY_LETTERS,
     _Script(_UTF_8_BYTES, _UTF_8, 3, 2),
     _Script(_KS_BYTES, _KS, 2, 4),
 )
@@ -101,7 +102,7 @@ _SHORT_TEXT = _Search(
 # bytes hold none of either.
 _SURE_LETTERS = 13
 _FEW_BYTES = 1 << 14
-_WORDLIKE = -1.0
+_WORDLIKE, _WORDS_AGAIN = -1.0, 3.0
 
 
 def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
@@ -110,7 +111,7 @@ def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
     In plain bytes, and in every second byte as 16-bit numbers hold text. A run of few different
     bytes, one that repeats itself, and one that only rises or only falls is a pattern or a ramp
     and no word; in many bytes, ten to twelve letters must be likelier as words than as chance.
-    ``short`` asks for shorter runs, for few bytes.
+    ``short`` asks for shorter runs, for few bytes, and they too must be likely.
     """
     raw = bytes(value)
     search, different = (_SHORT_TEXT, 4) if short else (_TEXT, 5)
@@ -119,7 +120,9 @@ def reads_as_text(value: Buffer, *, short: bool = False) -> bool:
             continue
         if _is_ramp(run) or (_is_ramp(run[::2]) and _is_ramp(run[1::2])):
             continue
-        if script is not _LETTERS or len(raw) <= _FEW_BYTES or _is_likely(run):
+        # A few letters by chance end the coded data of every hundredth frame.
+        few = not short and len(raw) <= _FEW_BYTES
+        if script not in (_LETTERS, _ANY_LETTERS) or _is_likely(run, few=few):
             return True
     return False
 
@@ -129,23 +132,35 @@ def _is_ramp(run: bytes) -> bool:
     return all(step >= 0 for step in steps) or all(step <= 0 for step in steps)
 
 
-def _is_likely(run: bytes) -> bool:
-    """Whether a run of letters is no chance: long and not repeated, or looking like words."""
-    pairs = list(itertools.pairwise(run))
-    if len(run) >= _SURE_LETTERS and 2 * len(set(pairs)) > len(pairs):
-        return True
-    return sum(_likelihood(pair) for pair in pairs) >= _WORDLIKE
+def _is_likely(run: bytes, *, few: bool) -> bool:
+    """Whether a run of letters is no chance, and no pattern either."""
+    likelihood = sum(_likelihood(pair) for pair in itertools.pairwise(run))
+    if _repeats(run):
+        return likelihood >= _WORDS_AGAIN
+    return few or len(run) >= _SURE_LETTERS or likelihood >= _WORDLIKE
+
+
+def _repeats(run: bytes) -> bool:
+    """Whether most of a run is what stood a few bytes before, as in a plain part of a picture."""
+    for period in range(1, len(run) // 2 + 1):
+        same = sum(one == other for one, other in zip(run, run[period:], strict=False))
+        if 4 * same >= 3 * (len(run) - period):
+            return True
+    return False
 
 
 @cache
 def _likelihood(pair: tuple[int, int]) -> float:
-    """How much likelier two neighbours are in words than in random letters (natural logarithm).
+    """How much likelier two neighbours are in words than by chance (natural logarithm).
 
-    Letters by the words of the vocabulary; words change from small to capital letters seldom.
+    Letters by the words of the vocabulary; case changes seldom within a word, and so do letters
+    and digits.
     """
     one, other = chr(pair[0]), chr(pair[1])
-    if not one.isalpha() or not other.isalpha():
+    if not one.isalnum() or not other.isalnum():
         return 0.0
+    if one.isdigit() or other.isdigit():
+        return 0.0 if one.isdigit() and other.isdigit() else -1.0
     if one.islower() and other.isupper():
         return -1.5  # as between two words
     case = 0.5 if one.isupper() == other.isupper() else -0.3

@@ -12,7 +12,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEGLSLossless
 
-from deid.dicom import codestream
+from deid.dicom import codestream, rle
 from deid.dicom.clean import DicomCleaner
 from deid.dicom.wordlike import reads_as_text
 from deid.quarantine import Quarantined
@@ -184,3 +184,63 @@ def test_steps_of_quantisation_are_passed_on_and_words_in_their_place_are_not() 
     for words in ((SECRET * 2)[: len(steps)], steps[:7] + b"KIMMINSU" + steps[15:]):
         spoilt = frame[: place + 5] + words + frame[place + 2 + length :]
         assert codestream.cleaned(spoilt, 8) is None
+
+
+def rle_frame(*segments: bytes) -> bytes:
+    """A frame of packed segments behind their table (PS3.5 G.5)."""
+    places = [64 + sum(map(len, segments[:number])) for number in range(len(segments))]
+    table = [len(segments), *places, *[0] * (15 - len(segments))]
+    return struct.pack("<16I", *table) + b"".join(segments)
+
+
+# Six pixels: two that differ, then four alike.
+PACKED = b"\x01ab\xfdc"
+
+
+def test_an_exact_rle_frame_says_which_bits_are_set() -> None:
+    bits = ord("a") | ord("b") | ord("c")
+    assert rle.bits_of(rle_frame(PACKED), 6, 1) == [bits]
+    assert rle.bits_of(rle_frame(PACKED + b"\0", PACKED), 6, 2) == [bits, bits]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        rle_frame(PACKED + SECRET),
+        rle_frame(PACKED + b"\0\0"),
+        rle_frame(PACKED + b"K"),
+        rle_frame(PACKED[:3] + b"\x80" + PACKED[3:]),
+        rle_frame(PACKED[:-1]),
+        rle_frame(b"\x7f" + PACKED),
+        rle_frame(PACKED)[:60] + b"KIM^" + PACKED,
+        rle_frame(PACKED, PACKED),
+        rle_frame(PACKED)[:20],
+        struct.pack("<16I", 1, 64 + len(SECRET), *[0] * 14) + SECRET + PACKED,
+        struct.pack("<16I", 2, 64, 64, *[0] * 13) + PACKED,
+    ],
+)
+def test_an_rle_frame_with_anything_else_in_it_is_decoded(frame: bytes) -> None:
+    assert rle.bits_of(frame, 6, 1) is None
+
+
+def test_an_rle_frame_with_bits_above_the_stored_ones_is_decoded() -> None:
+    from deid.dicom import pixels
+    from deid.dicom.stream import Element
+
+    def kept(high: bytes, stored: int) -> pixels.Cleaned | None:
+        facts = pixels.Facts(2, 3, 1, 1, 16, stored, stored - 1, False, "MONOCHROME2")
+        frame = rle_frame(b"\xfb" + high, PACKED)
+        holder = Element(0x7FE00010, "OB", fragments=[b"", frame])
+        return pixels._recompressed(holder, facts, pixels.RLE, detect=False)
+
+    assert kept(b"\x0f", 12) is not None
+    assert kept(b"\x1f", 12) is None
+    assert kept(b"\x1f", 13) is not None
+
+
+def test_a_header_only_profile_declares_every_bit_that_a_frame_has(
+    header_cleaner: DicomCleaner,
+) -> None:
+    made = pydicom.dcmread(io.BytesIO(b"".join(header_cleaner.clean(jpeg_ls(12, 0), "0").chunks)))
+    assert made.file_meta.TransferSyntaxUID == JPEGLSLossless
+    assert (made.BitsStored, made.HighBit, made.BitsAllocated) == (16, 15, 16)
