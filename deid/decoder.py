@@ -16,8 +16,6 @@ from typing import Any, BinaryIO
 from deid import channel
 
 ADDRESS_SPACE = 16 << 30
-# pydicom takes a fifth of its start for what only downloads its examples.
-sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
 
 
 def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -107,6 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="glovebox-") as scratch:
         os.chdir(scratch)
         tempfile.tempdir = str(Path(scratch))
+        # Much of pydicom's start is for what downloads its examples.
+        sys.modules["requests"] = None  # type: ignore[assignment]
         # Before the first question, so that whoever asks it does not wait.
         importlib.import_module("deid.dicom.decode")
         serve(requests, answers)
