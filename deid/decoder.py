@@ -11,9 +11,12 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from deid import channel
+
+if TYPE_CHECKING:
+    from deid.dicom.decode import Search
 
 ADDRESS_SPACE = 16 << 30
 
@@ -28,7 +31,14 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
         detector = default_text_detector(1)
     marks = [Box("text", *(int(side) for side in mark)) for mark in head.get("marks", ())]
-    result = examine(body, detector, rewrite=bool(head["rewrite"]), marks=marks)
+    result = examine(
+        body,
+        detector,
+        rewrite=bool(head["rewrite"]),
+        marks=marks,
+        fill=head.get("fill"),
+        family=str(head.get("family", "")),
+    )
     boxes = [
         [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
         for box in result.boxes
@@ -38,8 +48,32 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         "attributes": dict(result.attributes),
         "pixels": result.pixels is not None,
         "doubt": result.doubt,
+        "lengths": list(result.lengths),
     }
     return answer, result.pixels or b""
+
+
+# The search of the file whose parts are being sent; a part of another file begins a new one.
+_searches: dict[str, Search] = {}
+
+
+def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.dicom import decode
+
+    if head["first"]:
+        detector = None
+        if head["detect"]:
+            from deid.pixels.text import default_text_detector
+
+            detector = default_text_detector(1)
+        _searches["file"] = decode.Search(detector, int(head["frames"]))
+    search = _searches["file"]
+    boxes, fill = decode.search_part(search, body)
+    found = [
+        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
+        for box in boxes
+    ]
+    return {"boxes": found, "fill": list(fill), "doubt": search.doubt}, b""
 
 
 def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -75,7 +109,8 @@ def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 OPERATIONS = {
-    "dicom": _dicom, "photo": _photo, "picture": _picture, "mask": _mask, "text": _text,
+    "dicom": _dicom, "part": _part, "photo": _photo, "picture": _picture, "mask": _mask,
+    "text": _text,
 }  # fmt: skip
 
 

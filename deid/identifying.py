@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -14,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from deid import intake, needles, profile, tables
+from deid import intake, needles, output, profile, tables
 from deid.dicom import stream, values
 from deid.dicom import text as free_text
 from deid.dicom.header import encodings_of
-from deid.dicom.stream import Element
+from deid.dicom.stream import Buffer, Element
 from deid.photo_room import suffix_of
 from deid.quarantine import Quarantined
 
@@ -100,9 +99,9 @@ def originals(
         try:
             data = reader.read(source)
             if pattern.endswith((".csv", ".json")):
-                pairs = _of_table(data, pattern, declared[pattern])
+                pairs = _of_table(bytes(data), pattern, declared[pattern])
             elif suffix_of(data) and data[128:132] != b"DICM":
-                pairs = _of_photo(data)
+                pairs = _of_photo(bytes(data))
             elif pattern:
                 pairs = iter(())
             else:
@@ -206,17 +205,17 @@ def _texts(entry: object, depth: int = 0) -> Iterator[str]:
         yield from (each.strip() for each in _PRINTABLE.findall(part))
 
 
-def _of_dicom(data: bytes, found: Originals, targets: Mapping[str, str]) -> Found:
+def _of_dicom(data: Buffer, found: Originals, targets: Mapping[str, str]) -> Found:
     file = stream.parse(data)
-    if data[128:132] == b"DICM" and data[:128].strip(b"\0"):
-        for text in _texts(data[:128]):
+    if data[128:132] == b"DICM" and bytes(data[:128]).strip(b"\0"):
+        for text in _texts(bytes(data[:128])):
             yield text, "preamble"
     for tag, value in file.meta.items():
         if tag not in (0x00020001, 0x00020010, 0x00020012):
             for text in _texts(bytes(value)):
                 yield text, "UID" if tag == 0x00020003 else "file meta"
     if targets:
-        target = targets.get(hashlib.sha256(data).hexdigest(), "")
+        target = targets.get(output.digest_of_bytes(data), "")
         if target:
             found.own_days[target] = {
                 each.tag: stream.text_of(each.value)

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from deid.quarantine import Quarantined
+from deid.spill import LARGE, STEP, Buffer, Spill, mapped
 from policies.errors import Invalid, _
 
 FILE_BYTES = 4 << 30
@@ -122,6 +124,13 @@ def _refused(entry: zipfile.ZipInfo) -> str:
     return ""
 
 
+def _whole(member: IO[bytes], most: int) -> Buffer:
+    data = Spill()
+    while piece := member.read(min(STEP, most - data.size)):
+        data.write(piece)
+    return data.value()
+
+
 class Reader:
     """Reads inputs; keeps the last zip open, because its members follow each other."""
 
@@ -129,20 +138,25 @@ class Reader:
         self._path = ""
         self._archive: zipfile.ZipFile | None = None
 
-    def read(self, source: Source) -> bytes:
-        """The bytes of an input; raises :class:`Quarantined` when they cannot be read."""
+    def read(self, source: Source) -> Buffer:
+        """The bytes of an input; raises :class:`Quarantined` when they cannot be read.
+
+        Large ones are a view of a mapped file. If somebody shortens that file meanwhile, reading
+        ends the process (SIGBUS): ``deid.pool`` gives such inputs to a process of its own.
+        """
         if source.refused:
             raise Quarantined(source.refused)
         try:
             if not source.member:
                 descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 with os.fdopen(descriptor, "rb", buffering=0) as handle:
-                    if os.fstat(descriptor).st_size > FILE_BYTES:
+                    size = os.fstat(descriptor).st_size
+                    if size > FILE_BYTES:
                         raise Quarantined("too-large")
-                    data = handle.readall()
+                    data = mapped(descriptor) if size > LARGE else handle.readall()
             else:
                 with self._zip(source.path).open(source.member) as member:
-                    data = member.read(source.size + 1)
+                    data = _whole(member, source.size + 1)
         except (OSError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError,
                 EOFError, RuntimeError):  # fmt: skip
             raise Quarantined("unreadable") from None
@@ -151,6 +165,10 @@ class Reader:
         if source.member and data[:4] == b"PK\x03\x04":
             raise Quarantined("nested-zip")
         return data
+
+    def text(self, source: Source) -> bytes:
+        """The bytes of a table, which is read whole; see :meth:`read`."""
+        return bytes(self.read(source))
 
     def _zip(self, path: str) -> zipfile.ZipFile:
         if self._archive is None or self._path != path:

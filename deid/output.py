@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
+from deid.spill import Buffer, pieces
 from policies.errors import CannotRun, _
 
 PART_PREFIX = ".glovebox-"
@@ -44,23 +45,27 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def digest_of_bytes(data: bytes) -> str:
+def digest_of_bytes(data: Buffer) -> str:
     """SHA-256 of bytes as hex digits."""
-    return hashlib.sha256(data).hexdigest()
+    hasher = hashlib.sha256()
+    for piece in pieces(data):
+        hasher.update(piece)
+    return hasher.hexdigest()
 
 
-def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tuple[str, bool]:
+def write(root: Path, target: str, chunks: Iterable[Buffer]) -> tuple[str, bool]:
     """Write ``root/target`` atomically; return its SHA-256 and whether anything changed.
 
     A file that already holds exactly these bytes is left alone. Raises :class:`DiskFull`.
     """
-    pieces = list(chunks)
+    parts = list(chunks)
     hasher = hashlib.sha256()
-    for piece in pieces:
-        hasher.update(piece)
+    for each in parts:
+        for piece in pieces(each):
+            hasher.update(piece)
     digest = hasher.hexdigest()
     path = root / target
-    size = sum(len(piece) for piece in pieces)
+    size = sum(len(each) for each in parts)
     try:
         if _size_of(path) == size and digest_of(path) == digest:
             return digest, False
@@ -72,8 +77,9 @@ def write(root: Path, target: str, chunks: Iterable[bytes | memoryview]) -> tupl
             handle = part.open("xb", buffering=0)
         try:
             with handle:
-                for piece in pieces:
-                    _write_all(handle, piece)
+                for each in parts:
+                    for piece in pieces(each):
+                        _write_all(handle, piece)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -19,8 +19,9 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def suffix_of(data: bytes) -> str:
+def suffix_of(picture: bytes | memoryview) -> str:
     """The usual suffix of a picture by its signature, empty for anything else."""
+    data = bytes(picture[:16])
     for signature, suffix in SIGNATURES:
         if data.startswith(signature):
             return suffix

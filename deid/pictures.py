@@ -7,7 +7,6 @@ in pixels of the image, or ``unseen`` with the reason. Holds no key.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from deid import intake, output
 from deid.decoding import Decoder
 from deid.quarantine import Quarantined
+from deid.spill import Buffer
 from policies.errors import UserError
 
 
@@ -38,7 +38,7 @@ def draw(
                 data = reader.read(source)
             except Quarantined:
                 continue
-            for each in by_source.pop(hashlib.sha256(data).hexdigest(), []):
+            for each in by_source.pop(output.digest_of_bytes(data), []):
                 facts[each["name"]] = _both(decoder, data, published, each, out)
     finally:
         decoder.close()
@@ -48,7 +48,7 @@ def draw(
 
 
 def _both(
-    decoder: Decoder, original: bytes, published: Path, wanted: Mapping[str, str], out: Path
+    decoder: Decoder, original: Buffer, published: Path, wanted: Mapping[str, str], out: Path
 ) -> dict[str, Any]:
     sizes = []
     try:

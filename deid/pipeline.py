@@ -159,7 +159,7 @@ class _Run:
             if not pattern.endswith(".csv"):
                 continue
             try:
-                data = reader.read(source)
+                data = reader.text(source)
             except Quarantined:
                 continue
             folder = source.name.rpartition("/")[0]
@@ -174,7 +174,7 @@ class _Run:
         reader = intake.Reader()
         digest = "unread-" + self.pseudonyms.name("input", source.name)
         try:
-            data = reader.read(source)
+            data = reader.text(source)
             digest = output.digest_of_bytes(data)
             kinds = self.profile.tables[pattern]
             target, cleaned = cleaner.clean(source.name, pattern, kinds, data)

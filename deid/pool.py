@@ -16,6 +16,7 @@ from deid import channel, output, report
 from deid.decoding import child_environment
 from deid.intake import Source
 from deid.profile import Profile
+from deid.spill import LARGE
 from deid.vault import Pseudonyms
 from deid.worker import FileWorker
 
@@ -63,10 +64,16 @@ def _here(settings: Settings, tasks: Sequence[Task]) -> Iterator[tuple[Task, rep
         done=settings.done,
         keep_map=settings.keep_map,
     )
+    apart = _Process(settings)
     try:
         for task in tasks:
-            yield task, worker.process(task.source, task.subject), worker.mapped
+            if task.source.size > LARGE:
+                # Its file is mapped; see deid.intake.Reader.read.
+                yield task, *apart.work(task)
+            else:
+                yield task, worker.process(task.source, task.subject), worker.mapped
     finally:
+        apart.close()
         worker.close()
 
 

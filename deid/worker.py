@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from deid.intake import Reader, Source
 from deid.photo_room import suffix_of
 from deid.profile import Profile, from_document
 from deid.quarantine import Quarantined
+from deid.spill import Buffer
 from deid.vault import Pseudonyms
 
 UNSUPPORTED = (
@@ -60,11 +61,12 @@ class FileWorker:
         """Clean one input. Raises :class:`deid.output.DiskFull`; anything else becomes a row."""
         began = time.monotonic()
         self.mapped = {}
-        digest, data = "", b""
+        digest = ""
+        data: Buffer = b""
         kind = "other"
         try:
             data = self.reader.read(source)
-            digest = hashlib.sha256(data).hexdigest()
+            digest = output.digest_of_bytes(data)
             row = self._already(digest)
             if row is None:
                 kind, row = self._cleaned(data, digest, subject)
@@ -72,6 +74,10 @@ class FileWorker:
             raise
         except Quarantined as held:
             row = self._row(digest, "quarantined", kind=kind, reason=held.reason)
+        except OSError as error:  # a large value found no room beside the outputs
+            if error.errno in output.FULL:
+                raise output.DiskFull from None
+            row = self._row(digest, "failed", kind=kind, reason="internal-OSError")
         except MemoryError:
             row = self._row(digest, "quarantined", kind=kind, reason="too-large")
         except Exception as error:  # one bad file never ends a batch; its text stays inside
@@ -97,9 +103,9 @@ class FileWorker:
             return None
         return self._row(digest, "unchanged", kind="resumed", target=target, digest=written)
 
-    def _cleaned(self, data: bytes, digest: str, subject: str) -> tuple[str, report.Row]:
+    def _cleaned(self, data: Buffer, digest: str, subject: str) -> tuple[str, report.Row]:
         for signature, reason in UNSUPPORTED:
-            if data.startswith(signature):
+            if data[: len(signature)] == signature:
                 raise Quarantined(reason)
         if suffix_of(data) and data[128:132] != b"DICM":
             return "photo", self._photo(data, digest, subject)
@@ -117,7 +123,7 @@ class FileWorker:
             review=result.review,
         )
 
-    def _photo(self, data: bytes, digest: str, subject: str) -> report.Row:
+    def _photo(self, data: Buffer, digest: str, subject: str) -> report.Row:
         head = {"operation": "photo", **self.profile.photos}
         answer, cleaned = self.decoder.ask(head, data)
         suffix = str(answer["suffix"])
@@ -168,6 +174,8 @@ def main() -> None:
     if first is None:
         return
     settings, key = first
+    # What is too large for memory lies, without a name, on the disk that the outputs go to.
+    tempfile.tempdir = settings["dst"]
     worker = FileWorker(
         key=key,
         profile=from_document(settings["profile"]),

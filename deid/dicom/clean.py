@@ -67,7 +67,7 @@ class DicomCleaner:
         self.profile = header.plan.profile
         self.decoder = decoder
 
-    def clean(self, data: bytes, digest: str) -> Result:
+    def clean(self, data: Buffer, digest: str) -> Result:
         """Clean a file's bytes; ``digest`` stands for the patient where nothing else does.
 
         Raises :class:`Quarantined` with the reason for whatever cannot be proven clean.

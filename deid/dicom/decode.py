@@ -20,6 +20,8 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pack_bits
 
 from deid.dicom import display
+from deid.dicom.encode import encoded
+from deid.dicom.samples import check_range
 from deid.pixels.interface import Box, TextDetector, without_contained
 
 # What decoded samples are, where the file's word speaks of how they were compressed or sampled.
@@ -36,12 +38,16 @@ MANY_FRAMES = "not every frame searched by itself"
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found; ``pixels`` are little-endian native values where they were rewritten."""
+    """What was found; ``pixels`` are little-endian native values where they were rewritten.
+
+    Where ``lengths`` are given, they are codestreams, one a frame, that decode to the same values.
+    """
 
     boxes: tuple[Box, ...]
     attributes: Mapping[str, Any]
     pixels: bytes | None
     doubt: str = ""  # why a person has to look at the file, if so
+    lengths: tuple[int, ...] = ()  # of each frame's codestream, where ``pixels`` are those
 
 
 def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
@@ -64,44 +70,74 @@ def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
 LEAST_HEIGHT, LEAST_WIDTH = 9, 16  # pixels
 
 
-def found_in(
-    dataset: Dataset, frames: NDArray[Any], properties: Mapping[str, Any], detector: TextDetector
-) -> list[Box]:
-    """The union of the boxes of every look at the frames."""
-    boxes: list[Box] = []
-    palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
-    for look in display.looks(frames):
-        for picture in display.pictures(look, properties, palette):
-            boxes.extend(detector.detect(np.ascontiguousarray(picture)))
-        if look.ndim == 2 and look.min() < look.max():
-            glanced = detector.glance(display.equalised(look))
-            boxes.extend(
-                box
-                for box in glanced
-                if min(box.width, box.height) >= LEAST_HEIGHT
-                and max(box.width, box.height) >= LEAST_WIDTH
-            )
-    return without_contained(boxes)
+class Search:
+    """The search for text in the frames of one file, which may come in batches."""
+
+    def __init__(self, detector: TextDetector | None, count: int) -> None:
+        self._detector = detector
+        self._looks = display.Looks(count)
+        self._boxes: list[Box] = []
+        self.doubt = "" if detector is None or display.sees_all(count) else MANY_FRAMES
+        self.shades = Shades()
+
+    def add(self, dataset: Dataset, frames: NDArray[Any], properties: Mapping[str, Any]) -> None:
+        """Look at the next frames."""
+        self.shades.add(frames, palette=properties["photometric_interpretation"] == PALETTE)
+        if self._detector is None:
+            return
+        palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
+        for look in self._looks.add(frames):
+            for picture in display.pictures(look, properties, palette):
+                self._boxes.extend(self._detector.detect(np.ascontiguousarray(picture)))
+            if look.ndim == 2 and look.min() < look.max():
+                glanced = self._detector.glance(display.equalised(look))
+                self._boxes.extend(
+                    box
+                    for box in glanced
+                    if min(box.width, box.height) >= LEAST_HEIGHT
+                    and max(box.width, box.height) >= LEAST_WIDTH
+                )
+
+    def boxes(self) -> list[Box]:
+        """The union of the boxes of every look."""
+        return without_contained(self._boxes)
 
 
-def black(dataset: Dataset, frames: NDArray[Any], photometric: str) -> Sequence[int | float]:
-    """The stored value of black for each sample of a pixel."""
-    if photometric.startswith("YBR"):
-        middle = 1 << (int(dataset.BitsStored) - 1)
-        return (0, middle, middle)
-    if frames.ndim == 4:
-        return [0] * int(frames.shape[-1])
-    if photometric == "PALETTE COLOR" and "RedPaletteColorLookupTableDescriptor" in dataset:
-        return (_darkest(dataset, frames),)
-    finite = np.nan_to_num(frames) if frames.dtype.kind == "f" else frames
-    value = finite.max() if photometric == "MONOCHROME1" else finite.min()
-    return (float(value) if frames.dtype.kind == "f" else int(value),)
+PALETTE = "PALETTE COLOR"
 
 
-def _darkest(dataset: Dataset, frames: NDArray[Any]) -> int:
-    used = np.unique(frames)
-    shown = np.asarray(apply_color_lut(used.reshape(1, -1), dataset)).astype(np.int64)
-    return int(used[int(shown.sum(axis=-1).argmin())])
+class Shades:
+    """The least and the greatest value of frames, and with a palette all that are used."""
+
+    def __init__(self) -> None:
+        self._ends: list[int | float] = []
+        self._used: set[int] = set()
+
+    def add(self, frames: NDArray[Any], *, palette: bool) -> None:
+        """Count the values of more frames."""
+        if frames.ndim == 4 or not frames.size:
+            return
+        if palette:
+            seen = np.zeros(1 << (8 * frames.dtype.itemsize), bool)
+            seen[frames.reshape(-1)] = True  # a negative index counts from the end
+            self._used.update(int(each) for each in np.flatnonzero(seen).astype(frames.dtype))
+        finite = np.nan_to_num(frames) if frames.dtype.kind == "f" else frames
+        ends = [finite.min(), finite.max()]
+        real = float if frames.dtype.kind == "f" else int
+        self._ends = [real(min([*self._ends[:1], ends[0]])), real(max([*self._ends[1:], ends[1]]))]
+
+    def black(self, dataset: Dataset, photometric: str, samples: int) -> Sequence[int | float]:
+        """The stored value of black for each sample of a pixel."""
+        if photometric.startswith("YBR"):
+            middle = 1 << (int(dataset.BitsStored) - 1)
+            return (0, middle, middle)
+        if samples > 1:
+            return [0] * samples
+        if photometric == PALETTE and "RedPaletteColorLookupTableDescriptor" in dataset:
+            used = np.array(sorted(self._used))
+            shown = np.asarray(apply_color_lut(used.reshape(1, -1), dataset)).astype(np.int64)
+            return (int(used[int(shown.sum(axis=-1).argmin())]),)
+        return (self._ends[1] if photometric == "MONOCHROME1" else self._ends[0],)
 
 
 def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | float]) -> NDArray[Any]:
@@ -117,34 +153,65 @@ def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | floa
 
 
 def examine(
-    data: bytes, detector: TextDetector | None, *, rewrite: bool, marks: Sequence[Box] = ()
+    data: bytes,
+    detector: TextDetector | None,
+    *,
+    rewrite: bool,
+    marks: Sequence[Box] = (),
+    fill: Sequence[int | float] | None = None,
+    family: str = "",
 ) -> Examined:
-    """Look for text in a file's frames and mask it; ``rewrite`` gives native values in any case.
+    """Look for text in a file's frames and mask it; ``rewrite`` gives the values in any case.
 
-    ``marks`` are boxes that somebody has drawn already.
+    ``marks`` are boxes that somebody has drawn already. ``fill`` is the stored black where the
+    file is a part of a larger one. ``family`` is a transfer syntax to encode in, if that can be
+    done without loss.
 
     Raises whatever the decoders raise: the caller quarantines the file.
     """
     dataset, frames, properties = stored(data)
+    del data
     boxes = list(marks)
-    if detector is not None:
-        boxes += found_in(dataset, frames, properties, detector)
-    doubt = "" if detector is None or display.sees_all(len(frames)) else MANY_FRAMES
+    doubt = ""
+    search = Search(detector, len(frames))
+    if fill is None and (detector is not None or marks):
+        search.add(dataset, frames, properties)
+        boxes += search.boxes()
+        doubt = search.doubt
     if not boxes and not rewrite:
         return Examined((), {}, None, doubt)
     photometric = str(properties["photometric_interpretation"])
+    samples = int(properties["samples_per_pixel"])
     if boxes:
-        frames = masked(frames, boxes, black(dataset, frames, photometric))
+        black = search.shades.black(dataset, photometric, samples) if fill is None else fill
+        frames = masked(frames, boxes, black)
     bits = 1 if int(dataset.get("BitsAllocated") or 0) == 1 else frames.dtype.itemsize * 8
     attributes = {
         "PhotometricInterpretation": photometric,
-        "SamplesPerPixel": int(properties["samples_per_pixel"]),
+        "SamplesPerPixel": samples,
         "BitsAllocated": bits,
         "Rows": int(frames.shape[1]),
         "Columns": int(frames.shape[2]),
         "frames": int(frames.shape[0]),
     }
     if bits == 1:
-        return Examined(tuple(boxes), attributes, bytes(pack_bits(frames, pad=False)), doubt)
+        pixels = bytes(pack_bits(frames, pad=False))
+        return Examined(tuple(boxes), attributes, pixels, doubt)
+    if family:
+        held = int(dataset.get("BitsStored") or bits)
+        check_range(frames.tobytes(), bits, held, signed=frames.dtype.kind == "i")
+        coded = encoded(frames, attributes, held, family)
+        if coded is not None:
+            lengths = tuple(len(each) for each in coded)
+            return Examined(tuple(boxes), attributes, b"".join(coded), doubt, lengths)
     little = np.ascontiguousarray(frames).astype(frames.dtype.newbyteorder("<"), copy=False)
     return Examined(tuple(boxes), attributes, little.tobytes(), doubt)
+
+
+def search_part(search: Search, data: bytes) -> tuple[list[Box], Sequence[int | float]]:
+    """Look at the next frames of a file; the boxes and the stored black of all so far."""
+    dataset, frames, properties = stored(data)
+    search.add(dataset, frames, properties)
+    photometric = str(properties["photometric_interpretation"])
+    black = search.shades.black(dataset, photometric, int(properties["samples_per_pixel"]))
+    return search.boxes(), black

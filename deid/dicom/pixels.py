@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from pydicom.encaps import generate_frames
-
 from deid.decoding import Decoder
-from deid.dicom import codestream, rle
-from deid.dicom.stream import BIG_ENDIAN, EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element, text_of
+from deid.dicom import codestream, frames, rle, samples
+from deid.dicom.samples import ATTRIBUTES, Facts, check_range, facts_of, native, native_vr
+from deid.dicom.stream import EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element
 from deid.dicom.writer import file_chunks
 from deid.quarantine import Quarantined
+from deid.spill import LARGE, Spill, forget
 
-FLOATS = {0x7FE00008: 32, 0x7FE00009: 64}
-PIXEL_TAGS = frozenset({PIXEL_DATA, *FLOATS})
+PIXEL_TAGS = samples.PIXEL_TAGS
 # A few compressed bytes may claim to be a picture that fills the memory.
 PIXEL_BYTES = 3 << 30
 # Above this a decoder expands RLE faster than Python.
 RLE_BYTES = 1 << 18
+# Of a codestream, enough to hold what stands in front of its first scan.
+HEADER_BYTES = 1 << 16
 RLE = "1.2.840.10008.1.2.5"
+JPEG_LS = "1.2.840.10008.1.2.4.80"
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
+# What decoded frames are encoded in again: without loss, and readable where the original was.
+# JPEG has no lossless encoder here, and is written uncompressed.
+FAMILIES: Mapping[str, str] = {
+    RLE: RLE,
+    JPEG_LS: JPEG_LS,
+    "1.2.840.10008.1.2.4.81": JPEG_LS,
+    JPEG_2000: JPEG_2000,
+    "1.2.840.10008.1.2.4.91": JPEG_2000,
+    "1.2.840.10008.1.2.4.201": JPEG_2000,
+    "1.2.840.10008.1.2.4.202": JPEG_2000,
+    "1.2.840.10008.1.2.4.203": JPEG_2000,
+}
 VIDEO_PREFIXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
-_ATTRIBUTES = frozenset(
-    {
-        0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100,
-        0x00280101, 0x00280102, 0x00280103, 0x00281101, 0x00281102, 0x00281103, 0x00281201,
-        0x00281202, 0x00281203, 0x00281221, 0x00281222, 0x00281223,
-    }
-)  # fmt: skip
 _ANONYMOUS_UID = "2.25.1"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-
-@dataclass
-class Facts:
-    """The image pixel module's numbers (PS3.3 C.7.6.3)."""
-
-    rows: int
-    columns: int
-    samples: int
-    frames: int
-    allocated: int
-    stored: int
-    high: int
-    signed: bool
-    photometric: str
-
-    def native_bytes(self) -> int:
-        """The length of the uncompressed pixel data."""
-        samples = self.rows * self.columns * self.samples * self.frames
-        if self.photometric == "YBR_FULL_422":
-            samples = samples * 2 // 3
-        return (samples * self.allocated + 7) // 8
+Boxes = list[list[Any]]
 
 
 @dataclass
@@ -64,48 +51,22 @@ class Cleaned:
     element: Element
     syntax: str
     attributes: dict[int, Element] = field(default_factory=dict)
-    boxes: list[list[Any]] = field(default_factory=list)
+    boxes: Boxes = field(default_factory=list)
     action: str = ""
     doubt: str = ""
 
 
-def facts_of(elements: list[Element]) -> Facts:
-    """Read the numbers; raises :class:`Quarantined` where one is missing or impossible."""
-    by_tag = {element.tag: element for element in elements if element.tag in _ATTRIBUTES}
-
-    def number(tag: int, default: int | None = None) -> int:
-        element = by_tag.get(tag)
-        if element is None or len(element.value) == 0:
-            if default is None:
-                raise Quarantined("bad-pixels")
-            return default
-        if len(element.value) == 2 and element.vr != "IS":
-            return int(struct.unpack("<H", element.value)[0])
-        try:
-            return int(text_of(element.value))
-        except ValueError:
-            raise Quarantined("bad-pixels") from None
-
-    float_bits = next((FLOATS[e.tag] for e in elements if e.tag in FLOATS), None)
-    allocated = number(0x00280100, float_bits)
-    stored = number(0x00280101, allocated)
-    return Facts(
-        rows=number(0x00280010),
-        columns=number(0x00280011),
-        samples=number(0x00280002, 1),
-        frames=max(1, number(0x00280008, 1)),
-        allocated=allocated,
-        stored=stored,
-        high=number(0x00280102, stored - 1),
-        signed=number(0x00280103, 0) == 1,
-        photometric=text_of(by_tag[0x00280004].value) if 0x00280004 in by_tag else "MONOCHROME2",
-    )
-
-
 def clean(
-    elements: list[Element], syntax: str, decoder: Decoder, *, detect: bool
+    elements: list[Element],
+    syntax: str,
+    decoder: Decoder,
+    *,
+    detect: bool,
+    marks: Sequence[Sequence[int]] = (),
 ) -> Cleaned | None:
     """Clean the pixel data of a file; None where it has none.
+
+    ``marks`` are boxes ``[x, y, width, height]`` that are masked whatever they show.
 
     Raises :class:`Quarantined` when the pixels cannot be read, for then nobody can say what they
     show.
@@ -126,15 +87,17 @@ def clean(
     if syntax in NATIVE:
         if holder.fragments is not None:
             raise Quarantined("bad-pixels")
-        holder = Element(holder.tag, _native_vr(holder.tag, facts), _native(holder, facts, syntax))
+        vr = native_vr(holder.tag, facts.allocated)
+        holder = Element(holder.tag, vr, native(holder, facts, syntax))
         rewritten: Cleaned | None = Cleaned(holder, EXPLICIT)
     else:
         if holder.fragments is None:
             raise Quarantined("bad-pixels")
         rewritten = _recompressed(holder, facts, syntax, detect=detect)
-    if not detect and rewritten is not None:
+    if rewritten is not None and not detect and not marks:
         return rewritten
-    return _looked_at(elements, holder, facts, syntax, decoder, rewritten, detect=detect)
+    shown = _Picture(elements, holder, facts, syntax, decoder)
+    return shown.cleaned(rewritten, detect=detect, marks=marks)
 
 
 def masked_file(
@@ -147,115 +110,45 @@ def masked_file(
     holders = [element for element in elements if element.tag in PIXEL_TAGS]
     if len(holders) != 1:
         raise Quarantined("bad-pixels")
-    return _looked_at(
-        elements, holders[0], facts_of(elements), syntax, decoder, None, detect=False, marks=marks
-    )
-
-
-def _native(holder: Element, facts: Facts, syntax: str) -> Buffer:
-    expected = facts.native_bytes()
-    value = holder.value
-    if len(value) < expected:
-        raise Quarantined("truncated-pixels")
-    value = value[:expected]
-    if syntax == BIG_ENDIAN and facts.allocated == 32 and holder.vr == "OW":
-        # The parser turned 16-bit words; a 32-bit sample also has its two words turned.
-        value = np.frombuffer(value, "<u2").reshape(-1, 2)[:, ::-1].tobytes()
-    if holder.tag != PIXEL_DATA or facts.allocated not in (8, 16, 32):
-        return value
-    return _without_unused_bits(value, facts)
-
-
-def _without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
-    """Clear the bits of each word that are no sample: old overlays, and messages, live there."""
-    allocated, stored, high = facts.allocated, facts.stored, facts.high
-    if not 0 < stored <= allocated or not stored - 1 <= high < allocated:
-        raise Quarantined("bad-pixels")
-    if stored == allocated:
-        return value
-    kind: Any = np.dtype(f"<u{allocated // 8}")
-    words = np.frombuffer(value, kind)
-    mask = ((1 << stored) - 1) << (high - stored + 1)
-    if not int(np.bitwise_or.reduce(words)) & ~mask:
-        return value
-    if facts.signed and high == stored - 1:
-        # Unused bits of a signed sample may repeat the sign or be zero; both hide nothing.
-        spare = allocated - stored
-        signed = words.view(np.dtype(f"<i{allocated // 8}"))
-        limit = 1 << (stored - 1)
-        if -limit <= int(signed.min()) and int(signed.max()) < limit:
-            return value
-        return bytes(((signed << spare) >> spare).tobytes())
-    return bytes((words & kind.type(mask)).tobytes())
-
-
-def _check_range(pixels: bytes, allocated: int, facts: Facts) -> None:
-    """Hold a file whose decoded samples use more bits than it says to store.
-
-    Nobody can tell whether the bits above are a picture of their own or the file's number wrong.
-    """
-    if allocated not in (8, 16, 32) or facts.stored >= allocated:
-        return
-    words = np.frombuffer(pixels, np.dtype(f"<i{allocated // 8}"))
-    limit = 1 << facts.stored
-    low, high = int(words.min()), int(words.max())
-    unsigned = low >= 0 and high < limit
-    signed = -(limit >> 1) <= low and high < limit >> 1
-    if not unsigned and not (facts.signed and signed):
-        raise Quarantined("bad-pixels")
-
-
-def _native_vr(tag: int, facts: Facts) -> str:
-    if tag in FLOATS:
-        return "OF" if tag == 0x7FE00008 else "OD"
-    return "OW" if facts.allocated > 8 else "OB"
+    shown = _Picture(elements, holders[0], facts_of(elements), syntax, decoder)
+    return shown.cleaned(None, detect=False, marks=marks)
 
 
 def _recompressed(holder: Element, facts: Facts, syntax: str, *, detect: bool) -> Cleaned | None:
     """The compressed frames without free segments; None where they must be decoded."""
     if holder.fragments is None:
         return None
-    frames = _frames(holder.fragments, facts.frames)
-    if not frames:
+    found = frames.of_fragments(holder.fragments, facts.frames)
+    if found is None:
         return None
-    if syntax == RLE:
-        if sum(map(len, frames)) > RLE_BYTES or not all(
-            _is_exact_rle(each, facts) for each in frames
-        ):
-            return None
-        return _compressed(frames, syntax)
+    if syntax == RLE and sum(map(len, holder.fragments)) > RLE_BYTES:
+        return None
     stored = facts.stored
-    if not detect:
+    if not detect and syntax != RLE:
         # Nobody looks at the pixels: where a frame's samples have more bits than the file says to
         # store, the file is told so, and no bit is left that a viewer does not show.
-        stored = max(stored, *(codestream.precision(frame, facts.signed) for frame in frames))
+        for frame in found:
+            start = bytes(frames.joined(frame)[:HEADER_BYTES])
+            stored = max(stored, codestream.precision(start, facts.signed))
         if stored > facts.allocated:
             return None
-    kept = [codestream.cleaned(frame, stored) for frame in frames]
-    if any(frame is None for frame in kept):
-        return None
-    result = _compressed([frame for frame in kept if frame is not None], syntax)
+    kept, lengths = Spill(), []
+    for frame in found:
+        whole = bytes(frames.joined(frame))
+        if syntax == RLE:
+            clean_frame = whole if _is_exact_rle(whole, facts) else None
+        else:
+            clean_frame = codestream.cleaned(whole, stored)
+        if clean_frame is None:
+            return None
+        kept.write(clean_frame)
+        lengths.append(len(clean_frame))
+        if kept.size > LARGE:
+            forget(frame[0])
+    result = Cleaned(_encapsulated(kept, lengths), syntax)
     if stored != facts.stored:
         result.attributes = _stored_bits(stored)
     return result
-
-
-def _frames(fragments: list[Buffer], count: int) -> list[bytes]:
-    """The frames of encapsulated pixel data, none where the fragments do not tell them apart."""
-    if len(fragments) == count + 1:
-        return [bytes(fragment) for fragment in fragments[1:]]
-    try:
-        frames = [
-            bytes(frame)
-            for frame in generate_frames(_encapsulated(fragments), number_of_frames=count)
-        ]
-    except (ValueError, struct.error):
-        return []
-    return frames if len(frames) == count else []
-
-
-def _compressed(frames: list[bytes], syntax: str) -> Cleaned:
-    return Cleaned(Element(PIXEL_DATA, "OB", fragments=[b"", *frames]), syntax)
 
 
 def _is_exact_rle(frame: bytes, facts: Facts) -> bool:
@@ -271,68 +164,180 @@ def _is_exact_rle(frame: bytes, facts: Facts) -> bool:
     )
 
 
-def _encapsulated(fragments: list[Buffer]) -> bytes:
-    parts = []
-    for fragment in fragments:
-        parts.append(struct.pack("<HHI", 0xFFFE, 0xE000, len(fragment)))
-        parts.append(bytes(fragment))
-    parts.append(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
-    return b"".join(parts)
+def _encapsulated(frames_in_a_row: Spill, lengths: Sequence[int]) -> Element:
+    """One fragment a frame, behind an empty offset table (PS3.5 A.4)."""
+    value = memoryview(frames_in_a_row.value())
+    fragments: list[Buffer] = [b""]
+    position = 0
+    for length in lengths:
+        fragments.append(value[position : position + length])
+        position += length
+    return Element(PIXEL_DATA, "OB", fragments=fragments)
 
 
-def _looked_at(
-    elements: list[Element],
-    holder: Element,
-    facts: Facts,
-    syntax: str,
-    decoder: Decoder,
-    rewritten: Cleaned | None,
-    *,
-    detect: bool,
-    marks: list[list[int]] | None = None,
-) -> Cleaned:
-    inner = [element for element in elements if element.tag in _ATTRIBUTES]
-    sent = EXPLICIT if syntax in NATIVE else syntax
-    chunks = file_chunks(_SECONDARY_CAPTURE, _ANONYMOUS_UID, sent, [*inner, holder])
-    answer, pixels = decoder.ask(
-        {
+class _Unencoded(Exception):
+    """A later batch of frames could not be encoded as the former ones were."""
+
+
+class _Picture:
+    """The frames of one file, given to the decoder in batches small enough for its memory."""
+
+    def __init__(
+        self, elements: list[Element], holder: Element, facts: Facts, syntax: str, decoder: Decoder
+    ) -> None:
+        self.inner = [element for element in elements if element.tag in ATTRIBUTES]
+        self.holder, self.facts, self.syntax, self.decoder = holder, facts, syntax, decoder
+        self.parts = frames.batches(facts)
+
+    def cleaned(
+        self, rewritten: Cleaned | None, *, detect: bool, marks: Sequence[Sequence[int]]
+    ) -> Cleaned:
+        """The masked picture; ``rewritten`` as it is where nothing is to be masked."""
+        head: dict[str, Any] = {
             "operation": "dicom",
             "detect": detect,
             "rewrite": rewritten is None,
-            "marks": marks or [],
-        },
-        *chunks,
-    )
-    boxes = [list(box) for box in answer["boxes"]]
-    if not answer["pixels"]:
+            "marks": [list(mark) for mark in marks],
+            "family": FAMILIES.get(self.syntax, ""),
+        }
+        if len(self.parts) == 1:
+            answer, pixels = self._ask(head, self.parts[0], self.holder)
+            boxes, doubt = [list(box) for box in answer["boxes"]], str(answer["doubt"])
+            if answer["pixels"]:
+                written = _Written(self.holder, self.facts, self.syntax)
+                try:
+                    written.add(answer, pixels, self.parts[0])
+                except _Unencoded:
+                    return self._rewritten({**head, "family": ""}, boxes, doubt)
+                return written.result(boxes, doubt)
+        else:
+            boxes, doubt = self._searched(head)
+            if rewritten is None or boxes:
+                return self._rewritten(head, boxes, doubt)
         if rewritten is None or boxes:
             raise Quarantined("cannot-decode")
-        rewritten.doubt = str(answer["doubt"])
+        rewritten.doubt = doubt
         return rewritten
-    attributes = answer["attributes"]
-    allocated = int(attributes["BitsAllocated"])
-    expected = Facts(
-        int(attributes["Rows"]), int(attributes["Columns"]), int(attributes["SamplesPerPixel"]),
-        int(attributes["frames"]), allocated, allocated, allocated - 1, False, "",
-    )  # fmt: skip
-    if (expected.rows, expected.columns, expected.frames) != (
-        facts.rows, facts.columns, facts.frames,
-    ) or len(pixels) != expected.native_bytes():  # fmt: skip
+
+    def _ask(
+        self, head: Mapping[str, Any], part: range, holder: Element
+    ) -> tuple[dict[str, Any], bytes]:
+        inner = self.inner if len(self.parts) == 1 else frames.numbered(self.inner, len(part))
+        sent = EXPLICIT if self.syntax in NATIVE else self.syntax
+        chunks = file_chunks(_SECONDARY_CAPTURE, _ANONYMOUS_UID, sent, [*inner, holder])
+        answer = self.decoder.ask(head, *chunks)
+        for chunk in chunks:
+            forget(chunk)
+        return answer
+
+    def _searched(self, head: dict[str, Any]) -> tuple[Boxes, str]:
+        """The boxes of all frames; leaves the stored black in ``head``."""
+        marked: Boxes = [["text", *mark, 1.0] for mark in head["marks"]]
+        if not head["detect"] and not marked:
+            return [], ""
+        answer: dict[str, Any] = {}
+        for part, holder in frames.split(self.holder, self.facts, self.parts):
+            request = {
+                "operation": "part",
+                "detect": head["detect"],
+                "first": part.start == 0,
+                "frames": self.facts.frames,
+            }
+            answer, _nothing = self._ask(request, part, holder)
+        head["fill"] = answer["fill"]
+        return [*marked, *(list(box) for box in answer["boxes"])], str(answer["doubt"])
+
+    def _rewritten(self, head: dict[str, Any], boxes: Boxes, doubt: str) -> Cleaned:
+        request = {
+            **head, "detect": False, "rewrite": True, "marks": [box[1:5] for box in boxes],
+            "fill": head.get("fill"),
+        }  # fmt: skip
+        for family in dict.fromkeys((head["family"], "")):
+            written = _Written(self.holder, self.facts, self.syntax)
+            try:
+                for part, holder in frames.split(self.holder, self.facts, self.parts):
+                    answer, pixels = self._ask({**request, "family": family}, part, holder)
+                    written.add(answer, pixels, part)
+            except _Unencoded:
+                continue
+            return written.result(boxes, doubt)
         raise Quarantined("cannot-decode")
-    if syntax not in NATIVE and holder.tag == PIXEL_DATA:
-        _check_range(pixels, allocated, facts)
-    return Cleaned(
-        Element(holder.tag, _native_vr(holder.tag, expected), pixels),
-        EXPLICIT,
-        _native_attributes(attributes, facts, holder.tag),
-        boxes,
-        "C",
-        str(answer["doubt"]),
-    )
 
 
-def _native_attributes(attributes: Mapping[str, Any], facts: Facts, tag: int) -> dict[int, Element]:
-    """The image pixel module after the pixels were written uncompressed."""
+class _Written:
+    """The decoder's answers, checked and put together."""
+
+    def __init__(self, holder: Element, facts: Facts, syntax: str) -> None:
+        self.holder, self.facts, self.syntax = holder, facts, syntax
+        self.spill = Spill()
+        self.lengths: list[int] = []
+        self.attributes: dict[str, Any] = {}
+        self.family = ""
+
+    def add(self, answer: Mapping[str, Any], pixels: bytes, part: range) -> None:
+        """Take the answer for some frames.
+
+        Raises :class:`Quarantined` when it is none for these frames, and :class:`_Unencoded` when
+        it is encoded in another way than the former.
+        """
+        if not answer["pixels"]:
+            raise Quarantined("cannot-decode")
+        attributes = dict(answer["attributes"])
+        facts = self.facts
+        allocated = int(attributes["BitsAllocated"])
+        told = Facts(
+            int(attributes["Rows"]), int(attributes["Columns"]), int(attributes["SamplesPerPixel"]),
+            int(attributes.pop("frames")), allocated, allocated, allocated - 1, False, "",
+        )  # fmt: skip
+        if (told.rows, told.columns, told.frames) != (facts.rows, facts.columns, len(part)):
+            raise Quarantined("cannot-decode")
+        lengths = [int(length) for length in answer["lengths"]]
+        family = FAMILIES.get(self.syntax, "") if lengths else ""
+        if part.start == 0:
+            self.attributes, self.family = attributes, family
+        elif attributes != self.attributes:
+            raise Quarantined("cannot-decode")
+        elif family != self.family:
+            raise _Unencoded
+        if family:
+            self._add_encoded(pixels, lengths, told)
+            return
+        if len(pixels) != told.native_bytes():
+            raise Quarantined("cannot-decode")
+        if self.syntax not in NATIVE and self.holder.tag == PIXEL_DATA:
+            check_range(pixels, allocated, facts.stored, signed=facts.signed)
+        self.spill.write(pixels)
+
+    def _add_encoded(self, pixels: bytes, lengths: list[int], told: Facts) -> None:
+        if len(lengths) != told.frames or sum(lengths) != len(pixels) or min(lengths) <= 0:
+            raise Quarantined("cannot-decode")
+        position = 0
+        for length in lengths:
+            frame: bytes | None = pixels[position : position + length]
+            position += length
+            if self.family == RLE:
+                whole = frames.is_rle(frame or b"", told.samples * told.allocated // 8)
+                frame = frame if whole else None
+            else:
+                frame = codestream.cleaned(frame or b"", min(self.facts.stored, told.allocated))
+            if frame is None:
+                raise _Unencoded
+            self.spill.write(frame)
+            self.lengths.append(len(frame))
+
+    def result(self, boxes: Boxes, doubt: str) -> Cleaned:
+        """The pixel element with all that was added."""
+        attributes = _described(self.attributes, self.facts, self.holder.tag)
+        if self.family:
+            element, syntax = _encapsulated(self.spill, self.lengths), self.family
+        else:
+            vr = native_vr(self.holder.tag, int(self.attributes["BitsAllocated"]))
+            element, syntax = Element(self.holder.tag, vr, self.spill.value()), EXPLICIT
+        return Cleaned(element, syntax, attributes, boxes, "C", doubt)
+
+
+def _described(attributes: Mapping[str, Any], facts: Facts, tag: int) -> dict[int, Element]:
+    """The image pixel module after the pixels were written anew."""
     photometric = str(attributes["PhotometricInterpretation"])
     if not photometric.replace("_", "").replace(" ", "").isalnum() or len(photometric) > 16:
         raise Quarantined("cannot-decode")

@@ -16,9 +16,11 @@ from typing import TypeAlias
 
 from pydicom.datadict import dictionary_VR
 
+from deid import spill
 from deid.quarantine import Quarantined
+from deid.spill import STEP, Spill, pieces, replaced
 
-Buffer: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = spill.Buffer
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -36,7 +38,7 @@ PIXEL_DATA = 0x7FE00010
 PADDING, SIGNATURES = 0xFFFCFFFC, 0xFFFAFFFA
 UNDEFINED = 0xFFFFFFFF
 DEEPEST = 32
-INFLATED_BYTES = 1 << 29
+INFLATED_BYTES = 3 << 30
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def text_of(value: Buffer) -> str:
     return bytes(value).decode("ascii", "replace").strip(" \0")
 
 
-def parse(data: bytes) -> DicomFile:
+def parse(data: Buffer) -> DicomFile:
     """Parse a whole file. Raises :class:`Quarantined` for anything that is not exact."""
     if not data:
         raise Quarantined("empty")
@@ -113,7 +115,7 @@ def parse(data: bytes) -> DicomFile:
     return DicomFile(meta, syntax, elements)
 
 
-def _looks_headerless(data: bytes) -> bool:
+def _looks_headerless(data: Buffer) -> bool:
     if len(data) < 8:
         return False
     little, big = struct.unpack_from("<H", data)[0], struct.unpack_from(">H", data)[0]
@@ -124,7 +126,7 @@ def _looks_headerless(data: bytes) -> bool:
     return bool(little == 8 and struct.unpack_from("<I", data, 4)[0] <= 256)
 
 
-def _guess(data: bytes, start: int) -> str:
+def _guess(data: Buffer, start: int) -> str:
     if data[start : start + 1] == b"\0":
         return BIG_ENDIAN
     return EXPLICIT if data[start + 4 : start + 6] in SHORT_VRS | LONG_VRS else IMPLICIT
@@ -157,18 +159,34 @@ def _sorted(elements: list[Element], ordered: bool) -> list[Element]:
     return elements if ordered else sorted(elements, key=lambda element: element.tag)
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: Buffer) -> Buffer:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = inflater.decompress(data, INFLATED_BYTES)
-    except zlib.error:
-        raise Quarantined("bad-structure") from None
+    plain, read = Spill(), 0
+    for piece in pieces(data):
+        rest: Buffer = piece
+        read += len(piece)
+        while not inflater.eof and (len(rest) or not plain.size):
+            try:
+                inflated = inflater.decompress(rest, STEP)
+            except zlib.error:
+                raise Quarantined("bad-structure") from None
+            plain.write(inflated)
+            if plain.size > INFLATED_BYTES:
+                raise Quarantined("too-large")
+            rest = inflater.unconsumed_tail
+            if not inflated and not rest:
+                break
+        if inflater.eof:
+            break
+    while not inflater.eof and (inflated := inflater.decompress(b"", STEP)):
+        plain.write(inflated)
     if not inflater.eof:
-        raise Quarantined("too-large" if inflater.unconsumed_tail else "truncated")
+        raise Quarantined("truncated")
     # Some writers close the stream like gzip does, with a checksum and a length.
-    if len(inflater.unused_data.rstrip(b"\0")) > 8:
+    trailing = data[read - len(inflater.unused_data) :]
+    if len(trailing) > STEP or len(bytes(trailing).rstrip(b"\0")) > 8:
         raise Quarantined("trailing-bytes")
-    return plain
+    return plain.value()
 
 
 class _Parser:
@@ -326,11 +344,17 @@ def _agreed(dictionary: str, written: str) -> str:
     return "UN"
 
 
-def turned(value: Buffer, vr: str) -> bytes:
+def turned(value: Buffer, vr: str) -> Buffer:
     """A big-endian value as little-endian."""
     size = WORD.get(vr, 1)
     if size == 1 or len(value) % size:
         return bytes(value)
+    return _turned(value, size) if len(value) <= STEP else replaced(
+        value, lambda piece: _turned(piece, size)
+    )  # fmt: skip
+
+
+def _turned(value: Buffer, size: int) -> bytes:
     result = bytearray(len(value))
     for offset in range(size):
         result[offset::size] = value[size - 1 - offset :: size]

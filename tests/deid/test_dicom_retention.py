@@ -32,6 +32,9 @@ SYNTAXES = {
     "JPEG 2000 lossless": "MR_small_jp2klossless.dcm",
     "JPEG 2000": "693_J2KI.dcm",
     "JPEG lossless": "JPGLosslessP14SV1_1s_1f_8b.dcm",
+    "JPEG 2000 frames": "emri_small_jpeg_2k_lossless.dcm",
+    "RLE frames": "emri_small_RLE.dcm",
+    "JPEG-LS frames": "emri_small_jpeg_ls_lossless.dcm",
     "JPEG baseline colour": "color3d_jpeg_baseline.dcm",
     "deflated": "image_dfl.dcm",
     "palette": "examples_palette.dcm",
@@ -54,11 +57,12 @@ def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", SYNTAXES.values(), ids=SYNTAXES)
-def test_pixels_outside_boxes_are_bit_identical(name: str, cleaner: DicomCleaner) -> None:
+def test_pixels_outside_boxes_are_bit_identical(name: str, decoder: Decoder) -> None:
     path = get_testdata_file(name)
     assert path is not None
     data = Path(path).read_bytes()
-    result = cleaner.clean(data, "0")
+    allowed = from_document({**load("research").document, "head_volumes": "allow"})
+    result = _cleaner(allowed, decoder).clean(data, "0")
     before = stored_values(pydicom.dcmread(io.BytesIO(data), force=True))
     after = stored_values(opened(b"".join(result.chunks)))
     assert before.shape == after.shape
@@ -68,6 +72,12 @@ def test_pixels_outside_boxes_are_bit_identical(name: str, cleaner: DicomCleaner
     for _kind, x, y, width, height, _score in result.boxes:
         frames[:, y : y + height, x : x + width] = False
     assert np.array_equal(before[outside], after[outside])
+
+
+def test_what_no_decoder_reads_is_held_and_not_passed_on(cleaner: DicomCleaner) -> None:
+    """JPEG of 12 bits (process 4): no decoder with a free licence is installed."""
+    with pytest.raises(Quarantined, match="cannot-decode"):
+        cleaner.clean(Path(str(get_testdata_file("JPEG-lossy.dcm"))).read_bytes(), "0")
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "693_UNCR.dcm"])
