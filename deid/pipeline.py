@@ -15,7 +15,7 @@ from deid.report import Row, Summary
 from deid.vault import Crosswalk, Pseudonyms
 from policies.errors import Invalid, _
 
-VERSION = "1"
+VERSION = "2"
 # A report is a file that others may write: a target that could climb out of DST is not believed.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.[a-z0-9]+|")
 Progress = Callable[[int, int, Mapping[str, object]], None]

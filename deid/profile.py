@@ -13,6 +13,7 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
+from deid.dicom import regions
 from policies.errors import Invalid, _
 
 # Options of PS3.15 table E.1-1 with the codes of PS3.16 CID 7050.
@@ -44,7 +45,7 @@ COLUMN_KINDS = frozenset(
 _KEYS = frozenset(
     {
         "name", "description", "options", "overrides", "constants", "keep_only", "modalities",
-        "head_volumes", "safe_private", "tables", "photos",
+        "head_volumes", "safe_private", "tables", "photos", "regions",
     }
 )  # fmt: skip
 
@@ -63,6 +64,8 @@ class Profile:
     safe_private: Mapping[str, frozenset[int]]
     tables: Mapping[str, Mapping[str, str]]
     photos: Mapping[str, bool]
+    devices: tuple[regions.Layout, ...]
+    outside_ultrasound: bool
     document: Mapping[str, Any]
 
     def has(self, option: str) -> bool:
@@ -152,6 +155,15 @@ def from_document(document: Mapping[str, Any]) -> Profile:
         if name not in photos or not isinstance(value, bool):
             raise Invalid(_("Photos have text, faces and plates, true or false."), field="photos")
         photos[name] = value
+    places = _table(document, "regions")
+    for name, value in places.items():
+        if name not in ("ultrasound", "shipped", "device"):
+            raise Invalid(_("The profile does not know this setting."), field=f"regions.{name}")
+        if name != "device" and not isinstance(value, bool):
+            raise Invalid(_("This is true or false."), field=f"regions.{name}")
+    devices = regions.layouts(places.get("device", []))
+    if places.get("shipped", True):
+        devices = (*regions.shipped(), *devices)
     return Profile(
         name=str(document.get("name", "custom")),
         options=options,
@@ -168,6 +180,8 @@ def from_document(document: Mapping[str, Any]) -> Profile:
         safe_private=safe,
         tables=tables,
         photos=photos,
+        devices=devices,
+        outside_ultrasound=bool(places.get("ultrasound", True)),
         document=document,
     )
 

@@ -19,6 +19,8 @@ LARGE = 32 << 20
 STEP = 8 << 20
 """Bytes that are looked at in one piece; whole words of every size."""
 
+_WORTH = 1 << 16
+
 
 def mapped(descriptor: int) -> memoryview:
     """The contents of an open file, read only when they are looked at."""
@@ -36,7 +38,7 @@ def pieces(value: Buffer, step: int = STEP) -> Iterator[memoryview]:
     view = memoryview(value)
     for start in range(0, len(view), step):
         yield view[start : start + step]
-        if len(view) > step:
+        if len(view) >= _WORTH:
             forget(view)
 
 

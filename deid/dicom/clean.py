@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deid.decoding import Decoder
-from deid.dicom import content, graphics, pixels, plan, stream, values, writer
+from deid.dicom import content, graphics, pixels, plan, regions, stream, values, writer
 from deid.dicom.header import TEXT_VRS, HeaderCleaner, encodings_of, value_of
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
@@ -176,7 +176,14 @@ class DicomCleaner:
             raise Quarantined("bad-pixels")
         if burned_in and not detect:
             raise Quarantined("burned-in")
-        return pixels.clean(cleaned, file.syntax, self.decoder, detect=detect)
+        marks = regions.marks(
+            file.elements,
+            self.profile.devices,
+            outside_ultrasound=self.profile.outside_ultrasound,
+        )
+        return pixels.clean(
+            cleaned, file.syntax, self.decoder, detect=detect, marks=marks if detect else ()
+        )
 
 
 def _with_identity(

@@ -14,13 +14,24 @@ EACH_FRAME = 8
 """So many frames are looked at one by one; of more, groups of them are."""
 
 _SUBSAMPLE = 1 << 16
+_BAND = 1 << 20
+
+
+def _bands(frame: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """A frame in bands of rows: what is computed with wider numbers is computed band by band."""
+    rows = max(1, _BAND // max(1, frame[0].size))
+    for start in range(0, len(frame), rows):
+        yield slice(start, start + rows), frame[start : start + rows]
 
 
 def stretched(frame: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Grey values from ``low`` to ``high`` as 0 to 255."""
-    scale = 255.0 / max(high - low, 1e-9)
-    values = (frame.astype(np.float32) - np.float32(low)) * np.float32(scale)
-    return np.asarray(np.clip(values, 0, 255), dtype=np.uint8)
+    scale = np.float32(255.0 / max(high - low, 1e-9))
+    result = np.empty(frame.shape, np.uint8)
+    for band, values in _bands(frame):
+        wide = (values.astype(np.float32) - np.float32(low)) * scale
+        result[band] = np.clip(wide, 0, 255)
+    return result
 
 
 def grey(frame: NDArray[Any], *, inverted: bool) -> list[NDArray[np.uint8]]:
@@ -52,16 +63,25 @@ def equalised(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """
     frame = np.nan_to_num(frame) if frame.dtype.kind == "f" else frame
     if frame.dtype.kind == "f" or frame.dtype.itemsize > 2:
-        least, most = float(frame.min()), float(frame.max())
-        scaled = (frame.astype(np.float64) - least) * (65535 / max(most - least, 1e-9))
-        frame = scaled.astype(np.uint16)
-    values = frame.astype(np.int32) - int(frame.min())
-    counts = np.bincount(values.ravel())
+        lowest, highest = float(frame.min()), float(frame.max())
+        scaled = np.empty(frame.shape, np.uint16)
+        for band, values in _bands(frame):
+            scaled[band] = (values.astype(np.float64) - lowest) * (
+                65535 / max(highest - lowest, 1e-9)
+            )
+        frame = scaled
+    least, most = int(frame.min()), int(frame.max())
+    counts = np.zeros(most - least + 1, np.int64)
+    for _band, values in _bands(frame):
+        counts += np.bincount((values.astype(np.int32) - least).ravel(), minlength=len(counts))
     ranks = np.cumsum(counts) - counts / 2
     seen = ranks[counts > 0]
     low, high = float(seen[0]), float(seen[-1])
     table = np.clip((ranks - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
-    return np.asarray(table[values], dtype=np.uint8)
+    result = np.empty(frame.shape, np.uint8)
+    for band, values in _bands(frame):
+        result[band] = table[values.astype(np.int32) - least]
+    return result
 
 
 def colour(frame: NDArray[Any], photometric: str, bits: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from deid.dicom.samples import NUMBER_OF_FRAMES, Facts
 from deid.dicom.stream import Buffer, Element
 from deid.quarantine import Quarantined
 
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 4 << 20
 """Uncompressed bytes of the frames that a decoder gets in one piece, if that is not one frame."""
 
 _END_OF_IMAGE = b"\xff\xd9"
