@@ -81,6 +81,10 @@ def cleaned(folder: Path, *, masked: bool) -> tuple[dict[str, object], dict[int,
 
 
 def frames_of(path: Path, numbers: list[int]) -> list[np.ndarray]:
+    if pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID.is_deflated:
+        # pydicom inflates the whole file; its frames are known without it.
+        made = enumerate(large.pictures(max(numbers) + 1))
+        return [frame for number, frame in made if number in numbers]
     return list(iter_pixels(path, indices=numbers))
 
 
