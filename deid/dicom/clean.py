@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deid.decoding import Decoder
-from deid.dicom import content, graphics, pixels, plan, regions, stream, values, writer
-from deid.dicom.header import TEXT_VRS, HeaderCleaner, encodings_of, value_of
+from deid.dicom import content, graphics, head, pixels, plan, regions, stream, values, writer
+from deid.dicom.header import TEXT_VRS, HeaderCleaner, value_of
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
 from deid.quarantine import Quarantined
@@ -30,20 +30,6 @@ HELD = (
 NOT_HELD = frozenset({f"{STORAGE}66.{end}" for end in range(1, 9)})
 VIDEO_CLASSES = frozenset({STORAGE + "77.1.1.1", STORAGE + "77.1.2.1", STORAGE + "77.1.4.1"})
 MEASURED_CLASSES = frozenset({STORAGE + "66.4", STORAGE + "66.7", STORAGE + "481.2"})
-VOLUME_CLASSES = frozenset({STORAGE + end for end in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4")})
-# A word a line or more; English, German, French, Spanish and Korean names of parts of the head.
-HEAD_WORDS = frozenset(
-    """
-    head brain skull face facial neuro cranium cranial orbit orbits sinus sinuses pituitary iac
-    temporal tmj mandible maxillofacial neck headneck dental hirn kopf schadel tete cerveau cabeza
-    cerebro 두부 뇌 머리 안면 두경부
-    """.split()  # noqa: SIM905 - a list of words reads better as text
-)
-_HEAD_TAGS = frozenset(
-    {0x00180015, 0x00081030, 0x0008103E, 0x00181030, 0x00321060, 0x00400254, 0x00400007}
-)
-_BODY_PART = 0x00180015
-_ANATOMY = (0x00082218, 0x00081032)
 
 
 @dataclass
@@ -74,7 +60,7 @@ class DicomCleaner:
         """
         file = stream.parse(data)
         sop_class = self._sop_class(file)
-        if self.profile.hold_head_volumes and _is_head(file, sop_class):
+        if self.profile.hold_head_volumes and head.is_head(file, sop_class):
             raise Quarantined("head-volume")
         modality = value_of(file.elements, 0x00080060)
         if self.profile.modalities and modality not in self.profile.modalities:
@@ -133,7 +119,8 @@ class DicomCleaner:
         """Why a person has to look at the output, empty when nothing says so."""
         if measured:
             return "pixels not searched"
-        if self.profile.hold_head_volumes and sop_class in VOLUME_CLASSES and not _names_part(file):
+        volume = sop_class in head.VOLUME_CLASSES
+        if self.profile.hold_head_volumes and volume and not head.names_part(file):
             return "body part not said"
         return "" if pixel is None else pixel.doubt
 
@@ -201,35 +188,6 @@ def _with_identity(
         if element.tag in (0x00100010, 0x00100020):
             element.value = pseudonym.encode()
     return elements
-
-
-def _is_head(file: DicomFile, sop_class: str) -> bool:
-    """Whether a CT or MR image may be part of a volume that a face can be rendered from."""
-    if sop_class not in VOLUME_CLASSES:
-        return False
-    encodings = encodings_of(file.elements)
-    for element in file.elements:
-        if element.tag in _HEAD_TAGS and element.items is None:
-            if _has_head_word(values.words(element.value, encodings)):
-                return True
-        elif element.tag in _ANATOMY and element.items:
-            for item in element.items:
-                if _has_head_word(value_of(item, 0x00080104)):
-                    return True
-    return False
-
-
-def _names_part(file: DicomFile) -> bool:
-    """Whether a volume says at all what part of the body it shows: else it may be a head."""
-    return bool(value_of(file.elements, _BODY_PART)) or any(
-        element.tag in _ANATOMY and element.items for element in file.elements
-    )
-
-
-def _has_head_word(text: str) -> bool:
-    lower = text.lower()
-    found = set(lower.replace("_", " ").replace("^", " ").replace("-", " ").split())
-    return bool(found & HEAD_WORDS) or any(word in lower for word in ("head", "brain", "skull"))
 
 
 def _is_signed(elements: list[Element]) -> bool:

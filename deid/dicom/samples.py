@@ -134,9 +134,7 @@ def without_unused_bits(value: Buffer, facts: Facts) -> Buffer:
         -limit <= int(words.min()) and int(words.max()) < limit for words in _words(value, wide)
     ):
         return value
-    return replaced(
-        value, lambda piece: ((np.frombuffer(piece, wide) << spare) >> spare).tobytes()
-    )
+    return replaced(value, lambda piece: ((np.frombuffer(piece, wide) << spare) >> spare).tobytes())
 
 
 def check_range(pixels: Buffer, allocated: int, stored: int, *, signed: bool) -> None:
