@@ -157,9 +157,12 @@ def conformance() -> str:
                 ),
                 "## Options of each profile",
                 table(["option", "code and meaning", *names], chosen),
-                "*Clean Pixel Data* masks text in the picture. *Clean Recognizable Visual "
-                "Features* masks faces in photographs; DICOM volumes of the head are held for a "
-                "person instead (`head_volumes`), volumes that do not say which part of the body "
+                "*Clean Pixel Data* masks text in the picture, what lies outside of the regions "
+                "that an ultrasound device declares, and the banners of known devices "
+                "(`[regions]`, [decision 17](adr/0017-pixels-in-batches-and-without-loss.md)); no "
+                "text is kept. *Clean Recognizable Visual Features* masks faces in photographs; "
+                "DICOM volumes of the head are held for a person instead (`head_volumes`), "
+                "volumes that do not say which part of the body "
                 "they show are always in the officer's sample, and DICOM files do not claim the "
                 "option.",
                 "*Clean Structured Content* takes structured reports and key object selections "
