@@ -96,12 +96,10 @@ def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.pixels.stroke_network import StrokeNetwork
+    from deid.pixels.text import default_text_detector
     from deid.text_again import text_in
 
-    # The network that sees strokes and nothing in tissue or at the edges of masks: whoever masks
-    # may guess, whoever accuses must be sure.
-    boxes, whole = text_in(body, StrokeNetwork())
+    boxes, whole = text_in(body, default_text_detector(1))
     return {
         "boxes": [[box.x, box.y, box.width, box.height] for box in boxes],
         "whole": whole,

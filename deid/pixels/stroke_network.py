@@ -26,7 +26,7 @@ CELL = 4
 SCALES = (1.0, 0.5, 0.25)
 """The network was trained on letters of 8 to 40 pixels; larger ones are found in smaller copies."""
 
-CORE, MARGIN = 1024, 128
+CORE, MARGIN = 1024, 96
 """Pixels of a tile that count, and those around it that the network sees of (its field of view)."""
 
 MULTIPLE = 8
@@ -34,6 +34,9 @@ MULTIPLE = 8
 
 COLOURED = 6
 """Mean difference of a picture's channels, of 255, from which on its colours are looked at too."""
+
+COVERED = 76
+"""Of 255, the share of a cell from which on letters found in a larger copy explain it."""
 
 Map = NDArray[np.float32]
 
@@ -70,7 +73,7 @@ class StrokeNetwork:
             covered = np.zeros((rows, columns), np.uint8)
             for scale in scales:
                 for box in self._at(plane, scale, covered):
-                    covered[box.y : box.bottom, box.x : box.right] = 1
+                    covered[box.y : box.bottom, box.x : box.right] = 255
                     boxes.append(box)
         return without_contained(boxes)
 
@@ -92,8 +95,8 @@ class StrokeNetwork:
         probability = self.probability(plane)
         if scale < 1 and covered.any():
             shape = (probability.shape[1], probability.shape[0])
-            share = cv2.resize(covered.astype(np.float32), shape, interpolation=cv2.INTER_AREA)
-            probability[share > 0.3] = 0
+            share = cv2.resize(covered, shape, interpolation=cv2.INTER_AREA)
+            probability[share > COVERED] = 0
         for left, top, right, bottom, score in list(self._groups(probability)):
             x, y = int(left / scale), int(top / scale)
             wide, tall = int(np.ceil(right / scale)) - x, int(np.ceil(bottom / scale)) - y
