@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def _pictures(data: bytes) -> tuple[list[NDArray[np.uint8]], bool]:
         raise Quarantined("no-pixels")
     dataset, frames, properties = stored(data)
     palette: Any = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
-    looks = display.looks(frames)
+    looks = list(islice(display.looks(frames), SEEN_FRAMES + 1))
     whole = len(looks) <= SEEN_FRAMES and frames.shape[0] <= display.EACH_FRAME
     shown = [
         picture for look in looks[:SEEN_FRAMES]

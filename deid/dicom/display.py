@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 
+from deid.dicom.moments import Moments
+
 EACH_FRAME = 8
-"""So many frames are looked at one by one; of more, groups of them are."""
+"""So many frames are looked at one by one; of more, a few of each group are."""
 
 _SUBSAMPLE = 1 << 16
 _BAND = 1 << 20
@@ -110,45 +112,22 @@ def pictures(
 class Looks:
     """What to look at of ``count`` frames ``[rows, columns(, samples)]`` that come in batches.
 
-    Each of a few frames. Of many, neighbours in groups, each by its maximum, its minimum and its
-    first frame: a text that is neither the brightest nor the darkest of its few neighbours, and
-    not in the first, may be missed, so :func:`sees_all` says that a person has to look.
+    Each of a few frames. Of many, some frames and pictures put together of the others, see
+    :class:`~deid.dicom.moments.Moments`: a text that is nowhere the sharpest of its place may be
+    missed, so :func:`sees_all` says that a person has to look.
     """
 
     def __init__(self, count: int) -> None:
-        self._groups = [(number, number) for number in range(count)]
-        if count > EACH_FRAME:
-            groups = np.array_split(np.arange(count), EACH_FRAME)
-            self._groups = [(int(group[0]), int(group[-1])) for group in groups]
-        self._seen = 0
-        self._most: NDArray[Any] | None = None
-        self._least: NDArray[Any] | None = None
+        self._moments = Moments(count) if count > EACH_FRAME else None
 
     def add(self, frames: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """The looks that these frames, which follow the former ones, make possible."""
-        start, self._seen = self._seen, self._seen + len(frames)
-        for first, last in self._groups:
-            if last < start or first >= self._seen:
-                continue
-            members = frames[max(first - start, 0) : last + 1 - start]
-            if first >= start:
-                yield members[0]
-            if first == last:
-                continue
-            # A group may have begun in a former batch.
-            most, least = members.max(axis=0), members.min(axis=0)
-            if self._most is not None and self._least is not None:
-                most, least = np.maximum(self._most, most), np.minimum(self._least, least)
-            self._most, self._least = most, least
-            if last < self._seen:
-                yield most
-                yield least
-                self._most = self._least = None
+        return iter(frames) if self._moments is None else self._moments.add(frames)
 
 
-def looks(frames: NDArray[Any]) -> list[NDArray[Any]]:
+def looks(frames: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """What to look at of ``[frames, rows, columns(, samples)]``, see :class:`Looks`."""
-    return list(Looks(len(frames)).add(frames))
+    return Looks(len(frames)).add(frames)
 
 
 def sees_all(frames: int) -> bool:
