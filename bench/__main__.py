@@ -20,6 +20,7 @@ from policies.errors import CannotRun
 BENCHES = {
     "deid": "de-identification of headers, one worker, against others' tools",
     "faces": "faces in a photograph, one thread, against deface",
+    "text": "text in a picture, one thread, against PP-OCRv6",
     "start": "an empty job in each backend against the same program bare",
     "training": "training a CNN sealed against bare",
     "audit": "verifying the audit chain against reading and hashing its rows",
