@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from bench.ratios import Ratio, in_turns
-from deid.dicom.decode import found_in
+from deid.dicom.decode import Search
 from deid.pixels.text import default_text_detector
 from synthetic.identity import invent_identity
 from synthetic.lettering import burn, letter, open_font
@@ -40,7 +40,9 @@ def run(folder: Path) -> list[Ratio]:
     dataset, properties = Dataset(), {"photometric_interpretation": "MONOCHROME2"}
 
     def search(pictures: NDArray[Any]) -> None:
-        found_in(dataset, pictures, properties, detector)
+        looking = Search(detector, len(pictures))
+        looking.add(dataset, pictures, properties)
+        looking.boxes()
 
     runs = {
         "one look": _timed(lambda: [detector.detect(each) for each in stills], STILLS),
