@@ -6,6 +6,7 @@ Started as ``python -m deid.decoder``; reads requests from standard input until 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import resource
 import sys
@@ -31,8 +32,10 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
         detector = default_text_detector(1)
     marks = [Box("text", *(int(side) for side in mark)) for mark in head.get("marks", ())]
+    source = io.BytesIO(body)
+    del body  # closing the stream, once it is read, gives the memory back
     result = examine(
-        body,
+        source,
         detector,
         rewrite=bool(head["rewrite"]),
         marks=marks,
@@ -68,7 +71,9 @@ def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
             detector = default_text_detector(1)
         _searches["file"] = decode.Search(detector, int(head["frames"]))
     search = _searches["file"]
-    boxes, fill = decode.search_part(search, body)
+    source = io.BytesIO(body)
+    del body
+    boxes, fill = decode.search_part(search, source)
     found = [
         [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
         for box in boxes
@@ -115,9 +120,10 @@ OPERATIONS = {
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until the stream ends. A failure is one word, never the file's own text."""
     while (message := channel.receive(requests)) is not None:
-        head, body = message
+        head, *bodies = message
+        del message  # whoever answers holds the only copy
         try:
-            answer, pixels = OPERATIONS[str(head["operation"])](head, body)
+            answer, pixels = OPERATIONS[str(head["operation"])](head, bodies.pop())
         except MemoryError:
             answer, pixels = {"error": "too-large"}, b""
         except Exception as error:  # whatever a decoder raises on a hostile file

@@ -21,7 +21,7 @@ from pydicom.pixels.utils import pack_bits
 
 from deid.dicom import display
 from deid.dicom.encode import encoded
-from deid.dicom.samples import check_range
+from deid.dicom.samples import PIXEL_TAGS, check_range
 from deid.pixels.interface import Box, TextDetector, without_contained
 
 # What decoded samples are, where the file's word speaks of how they were compressed or sampled.
@@ -50,13 +50,21 @@ class Examined:
     lengths: tuple[int, ...] = ()  # of each frame's codestream, where ``pixels`` are those
 
 
-def stored(data: bytes) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
-    """A DICOM file's stored values as ``[frames, rows, columns(, samples)]`` with properties."""
+def stored(data: bytes | io.BytesIO) -> tuple[Dataset, NDArray[Any], dict[str, Any]]:
+    """A DICOM file's stored values as ``[frames, rows, columns(, samples)]`` with properties.
+
+    A stream is closed, and the data set has no pixel data: their memory is given back.
+    """
+    source = data if isinstance(data, io.BytesIO) else io.BytesIO(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = dcmread(io.BytesIO(data), force=True)
+        dataset = dcmread(source, force=True)
+        source.close()
         decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
         array, properties = decoder.as_array(dataset, as_rgb=False)  # type: ignore[arg-type]
+    for tag in PIXEL_TAGS:
+        if tag in dataset:
+            del dataset[tag]
     if int(dataset.get("NumberOfFrames") or 1) <= 1 and array.ndim == 2 + (
         int(properties["samples_per_pixel"]) > 1
     ):
@@ -87,8 +95,9 @@ class Search:
             return
         palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
         for look in self._looks.add(frames):
-            for picture in display.pictures(look, properties, palette):
-                self._boxes.extend(self._detector.detect(np.ascontiguousarray(picture)))
+            shown = display.pictures(look, properties, palette)
+            while shown:
+                self._boxes.extend(self._detector.detect(np.ascontiguousarray(shown.pop())))
             if look.ndim == 2 and look.min() < look.max():
                 glanced = self._detector.glance(display.equalised(look))
                 self._boxes.extend(
@@ -141,8 +150,8 @@ class Shades:
 
 
 def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | float]) -> NDArray[Any]:
-    """A copy with every box filled in every frame; everything outside is unchanged."""
-    result = frames.copy()
+    """The frames with every box filled, in place if they can be; all outside is unchanged."""
+    result = frames if frames.flags.writeable else frames.copy()
     rows, columns = frames.shape[1:3]
     value = fill if frames.ndim == 4 else fill[0]
     for box in boxes:
@@ -153,7 +162,7 @@ def masked(frames: NDArray[Any], boxes: Sequence[Box], fill: Sequence[int | floa
 
 
 def examine(
-    data: bytes,
+    data: bytes | io.BytesIO,
     detector: TextDetector | None,
     *,
     rewrite: bool,
@@ -208,7 +217,9 @@ def examine(
     return Examined(tuple(boxes), attributes, little.tobytes(), doubt)
 
 
-def search_part(search: Search, data: bytes) -> tuple[list[Box], Sequence[int | float]]:
+def search_part(
+    search: Search, data: bytes | io.BytesIO
+) -> tuple[list[Box], Sequence[int | float]]:
     """Look at the next frames of a file; the boxes and the stored black of all so far."""
     dataset, frames, properties = stored(data)
     search.add(dataset, frames, properties)

@@ -99,7 +99,7 @@ GENERIC_MODULES = (
     "general-equipment", "general-image", "image-plane", "image-pixel", "multi-frame", "cine",
     "modality-lut", "voi-lut", "palette-color-lookup-table", "sop-common",
 )  # fmt: skip
-# Attributes that group 0028 of older images carries without their IOD naming them.
+# Attributes that images carry without their IOD naming them there: of group 0028, and geometry.
 ALSO_TOP = frozenset(
     int(tag_for_keyword(keyword) or 0)
     for keyword in (
@@ -107,6 +107,11 @@ ALSO_TOP = frozenset(
         "NumberOfFrames", "PlanarConfiguration", "PixelAspectRatio", "PixelSpacing",
         "SmallestImagePixelValue", "LargestImagePixelValue", "PixelPaddingValue", "WindowCenter",
         "WindowWidth", "RescaleIntercept", "RescaleSlope", "RescaleType", "FrameIncrementPointer",
+        # Where and which side: some devices write them where the IOD has them in each frame only.
+        "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SliceLocation",
+        "SpacingBetweenSlices", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
+        "PatientPosition", "PatientOrientation", "Laterality", "ImageLaterality",
+        "FrameLaterality",
     )
 )  # fmt: skip
 

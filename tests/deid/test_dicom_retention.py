@@ -95,6 +95,20 @@ def test_geometry_and_acquisition_stay(name: str, cleaner: DicomCleaner) -> None
             assert after[keyword].value == before[keyword].value, keyword
 
 
+def test_geometry_stays_where_the_iod_does_not_expect_it(decoder: Decoder) -> None:
+    """An enhanced image with what belongs into its frames at its top level."""
+    data = dicom_files.base("1.2.840.10008.5.1.4.1.1.4.1", "MR")
+    data.BodyPartExamined = "KNEE"
+    data.SpacingBetweenSlices, data.FrameLaterality = "1.2", "R"
+    data.SliceThickness, data.ImageLaterality = "3", "L"
+    data.Laterality = "HWANGBO"
+    result = _cleaner(load("research"), decoder).clean(dicom_files.written(data), "0")
+    after = opened(b"".join(result.chunks))
+    assert (after.SpacingBetweenSlices, after.SliceThickness) == (1.2, 3)
+    assert (after.FrameLaterality, after.ImageLaterality) == ("R", "L")
+    assert "HWANGBO" not in str(after.get("Laterality", ""))
+
+
 def test_intervals_of_dates_are_kept_and_dates_are_not(cleaner: DicomCleaner) -> None:
     def days(study: str, acquisition: str) -> tuple[datetime.date, datetime.date]:
         data = dicom_files.base()
