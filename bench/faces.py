@@ -25,7 +25,7 @@ THRESHOLD = 0.2
 
 
 def run(folder: Path) -> list[Ratio]:
-    """Measure upright only and at four rotations; one thread on both sides."""
+    """Measure upright only and at all rotations; one thread on both sides."""
     with _one_core():
         peer = _peer()
     upright, turned = FaceNetwork(rotations=False), FaceNetwork()
@@ -43,14 +43,14 @@ def run(folder: Path) -> list[Ratio]:
 
     runs = {
         "upright": timed(upright.detect),
-        "four rotations": timed(turned.detect),
+        "all rotations": timed(turned.detect),
         "deface": timed(lambda photo: peer(photo, threshold=THRESHOLD)),
     }
     measured = in_turns(runs, REPETITIONS)
     return [
         Ratio(f"{name} against deface", "s", "lower", name, measured[name], "deface",
               measured["deface"])
-        for name in ("upright", "four rotations")
+        for name in ("upright", "all rotations")
     ]  # fmt: skip
 
 

