@@ -88,7 +88,13 @@ def test_before_and_after_are_drawn_and_marks_are_masked(
         {"name": "8", "source": "0" * 64, "target": "P/2.dcm"},
     ]
     facts = pictures.draw(tmp_path / "src", tmp_path / "published", wanted, tmp_path / "out")
-    assert facts["7"] == {"width": 64, "height": 64, "same_size": True}
+    assert facts["7"] == {
+        "width": 64,
+        "height": 64,
+        "same_size": True,
+        "frames": [],
+        "frame_count": 1,
+    }
     assert facts["8"] == {"unseen": "missing"}
     for side in ("before", "after"):
         assert (tmp_path / "out" / f"7-{side}.png").read_bytes().startswith(b"\x89PNG")
