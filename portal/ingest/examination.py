@@ -54,7 +54,7 @@ class Round:
 
 
 def _round(version: DatasetVersion, items: QuerySet[ReviewItem]) -> Round:
-    drawn = list(items.only("finding", "why", "wrong_boxes", "lease_until"))
+    drawn = list(items.select_related(None).only("finding", "why", "wrong_boxes", "lease_until"))
     pictures = population(version.intake).count() if drawn else 0
     rate, at_random = bound(drawn, pictures) if drawn else (1.0, 0)
     now = timezone.now()

@@ -17,6 +17,7 @@ from portal.audit.models import Event
 from portal.catalog.models import Dataset, DatasetVersion
 from portal.ingest import actions, handing_out, mending, queries, sampling
 from portal.ingest.models import Destruction, Intake, ReportRow, ReviewItem, Signature
+from tests.portal.browse import session_of
 from tests.portal.ingest.flow import Crew, crew
 from tests.portal.ingest.test_rules import in_qa
 
@@ -289,3 +290,30 @@ def test_another_versions_certificate_is_not_found(
     base = "/api/v1/datasets/photos/versions/1"
     answer = api(people.steward).get(f"{base}/destructions/{made.pk}/certificate")
     assert answer.status_code == 404
+
+
+@rows
+def test_the_pages_take_hand_on_and_keep(people: Crew, second: Person) -> None:
+    items = in_qa(people, files=150)
+    base = "/examinations/photos/1"
+    client = session_of(people.officer)
+    whole = client.get(f"{base}/")
+    assert whole.status_code == 200
+    assert "Page 1 of 2" in whole.content.decode()
+    assert client.get(f"{base}/next/")["Location"] == f"{base}/1/"
+    assert client.get(f"{base}/1/").status_code == 200
+    items[0].refresh_from_db()
+    until = items[0].lease_until
+    assert client.post(f"{base}/1/keep/").status_code == 204
+    items[0].refresh_from_db()
+    assert items[0].lease_until > until
+    client = session_of(second)
+    taken = client.get(f"{base}/1/").content.decode()
+    assert "Another officer is looking at this file now" in taken
+    assert 'name="finding"' not in taken
+    assert "<img" not in taken
+    assert client.post(f"{base}/1/keep/").status_code == 409
+    assert client.post(f"{base}/1/", {"finding": "clean"}).status_code == 400
+    assert client.get(f"{base}/next/")["Location"] == f"{base}/2/"
+    client.get(f"{base}/2/")
+    assert client.post(f"{base}/2/", {"finding": "clean"})["Location"] == f"{base}/3/"
