@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import connections
 from django.utils import timezone
 
@@ -317,3 +319,20 @@ def test_the_pages_take_hand_on_and_keep(people: Crew, second: Person) -> None:
     assert client.get(f"{base}/next/")["Location"] == f"{base}/2/"
     client.get(f"{base}/2/")
     assert client.post(f"{base}/2/", {"finding": "clean"})["Location"] == f"{base}/3/"
+
+
+@rows
+def test_boxes_of_earlier_rounds_are_carried_over_once_they_were_applied(people: Crew) -> None:
+    carry_over = importlib.import_module("portal.ingest.migrations.0002_officers_review").carry_over
+    first, second = in_qa(people)
+    box = {"x": 1, "y": 1, "width": 2, "height": 2}
+    actions.record_finding(by=people.officer, item=first, finding="missed", boxes=[box])
+    actions.record_finding(by=people.officer, item=second, finding="clean")
+    actions.sign(by=people.officer, version=people.version)
+    Signature.objects.update(at_random=0)
+    carry_over(apps, None)  # the boxes wait still, and are applied as new ones
+    assert not any(row.boxes for row in ReportRow.objects.all())
+    assert Signature.objects.get().at_random == 2
+    Intake.objects.update(pending_boxes=False)
+    carry_over(apps, None)
+    assert [row.boxes for row in ReportRow.objects.all()] == [{"officer": [box]}, {}]
