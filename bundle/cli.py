@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from bundle.destruction import MOST_BYTES, is_certificate, read_destruction
+from bundle.faults import Fault
 from bundle.keys import load_public_keys
 from bundle.verify import verify
 from policies.errors import CannotRun
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     """Add ``verify`` to the command's parser."""
-    parser = subparsers.add_parser("verify", help="check a bundle offline")
+    parser = subparsers.add_parser(
+        "verify", help="check a bundle, or a certificate of destruction, offline"
+    )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument(
         "--key",
@@ -38,6 +45,10 @@ def run(args: argparse.Namespace) -> int:
     keys = load_public_keys(args.key)
     if not args.bundle.is_file():
         raise CannotRun("There is no bundle of this name.")
+    with args.bundle.open("rb") as stream:
+        if is_certificate(stream.read(64)):
+            stream.seek(0)
+            return _certificate(stream.read(MOST_BYTES + 1), keys, as_json=args.json)
     answer = verify(args.bundle, keys, args.revocations)
     if args.json:
         print(json.dumps(answer.as_mapping(), indent=2))
@@ -49,3 +60,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("The bundle does not hold. Do not use it.", file=people)
     return 0 if answer.held else 1
+
+
+def _certificate(data: bytes, keys: Mapping[str, Ed25519PublicKey], *, as_json: bool) -> int:
+    people = sys.stderr if as_json else sys.stdout
+    try:
+        said, key = read_destruction(data, keys)
+    except Fault as fault:
+        if as_json:
+            print(json.dumps({"held": False, "message": str(fault)}, indent=2))
+        print(f"FAILED  {fault}", file=people)
+        return 1
+    if as_json:
+        print(json.dumps({"held": True, "key": key, **vars(said)}, indent=2))
+    print(f"held    The certificate is signed by the key {key}.", file=people)
+    print(
+        f"{said.dataset}, version {said.version}: {said.what}, {said.count} objects of "
+        f"{said.bytes} bytes. Their keys were destroyed on {said.at}; on {said.certified} neither "
+        "a key nor an object was left in the portal.",
+        file=people,
+    )
+    return 0

@@ -88,16 +88,31 @@ def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.dicom.picture import picture_of
+    from deid.dicom.picture import LARGEST_SIDE, picture_of
 
-    size, png = picture_of(body)
+    size, png = picture_of(body, largest=int(head.get("largest", LARGEST_SIDE)))
     return dict(size), png
 
 
-def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.dicom.picture import masked_photo
+def _frames(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.dicom.picture import frames_of
 
-    return {}, masked_photo(body, [[int(side) for side in mark] for mark in head["marks"]])
+    numbers, count, drawn = frames_of(body, most=int(head["most"]))
+    return {"numbers": numbers, "count": count, "sizes": [len(each) for each in drawn]}, b"".join(
+        drawn
+    )
+
+
+def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.photos import masked_again
+
+    return {}, masked_again(body, [[int(side) for side in mark] for mark in head["marks"]])
+
+
+def _metadata(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    from deid.dicom.picture import metadata_of
+
+    return {"metadata": metadata_of(body)}, b""
 
 
 def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -113,7 +128,8 @@ def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 OPERATIONS = {
     "dicom": _dicom, "part": _part, "photo": _photo, "picture": _picture, "mask": _mask,
-    "text": _text,
+    "text": _text, "frames": _frames,
+    "metadata": _metadata,
 }  # fmt: skip
 
 

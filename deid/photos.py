@@ -120,6 +120,16 @@ def clean_photo(
     return PhotoResult(data, SUFFIXES[kind], boxes, actions, review)
 
 
+def masked_again(data: bytes, marks: Sequence[Sequence[int]]) -> bytes:
+    """The picture of a file, cleaned or original, with these boxes masked and nothing looked for.
+
+    For what a person has drawn, or taken away, after the detectors; raises :class:`PhotoRefused`.
+    """
+    pixels, kind, _actions = _decode(data)
+    boxes = [Box("text", *(int(side) for side in mark)) for mark in marks]
+    return _encode(redact(pixels, boxes), kind)
+
+
 def _decode(data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:
     """The upright pixels (uint8 grey or colour, or uint16 grey), the format to write, actions."""
     try:

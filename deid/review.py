@@ -20,6 +20,7 @@ from policies.errors import CannotRun, _
 Row: TypeAlias = Mapping[str, Any]
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ULTRASOUND = frozenset({"US", "IVUS"})
+EVERY = "every image"
 
 
 class SamplePolicy(Protocol):
@@ -70,27 +71,43 @@ def draw_sample(rows: Iterable[Row], policy: SamplePolicy, seed: int | str) -> l
     less, spread over modality, vendor and SOP class so that each is seen. Beyond it: all
     secondary captures and ultrasound, and every file whose detector was unsure.
     """
+    return [row for row, _why in draw(rows, policy, seed)]
+
+
+def draw(
+    rows: Iterable[Row], policy: SamplePolicy, seed: int | str, *, every: bool = False
+) -> list[tuple[Row, str]]:
+    """:func:`draw_sample` with the reason why each was drawn; ``every`` draws all there are.
+
+    The reason is empty for the random draw: the bound rests on those files alone, since what is
+    always looked at stands for nothing but itself.
+    """
     all_rows = published(rows)
-    must = [row for row in all_rows if _is_risky(row, policy)]
+    if every:
+        return [(row, EVERY) for row in all_rows]
+    must = [(row, why) for row in all_rows if (why := _risk(row, policy))]
     wanted = max(
         policy.sample_minimum, sample_size(policy.sample_confidence, policy.sample_miss_rate)
     )
-    chosen = {str(row["target"]): row for row in _spread(all_rows, wanted, seed)}
-    chosen.update((str(row["target"]), row) for row in must)
+    chosen = {str(row["target"]): (row, why) for row, why in must}
+    chosen.update((str(row["target"]), (row, "")) for row in _spread(all_rows, wanted, seed))
     return [chosen[target] for target in sorted(chosen)]
 
 
-def _is_risky(row: Row, policy: SamplePolicy) -> bool:
+def _risk(row: Row, policy: SamplePolicy) -> str:
+    """Why a file is looked at whatever the draw is; empty when nothing says so."""
     if row.get("review"):
-        return True
+        return str(row["review"])[:40]
     facts = row.get("stratum", {})
-    if policy.sample_secondary_captures and (
-        str(facts.get("sop_class", "")).startswith(SECONDARY_CAPTURE)
-        or facts.get("modality") in ULTRASOUND
-    ):
-        return True
-    scores = [float(box["score"]) for boxes in row["boxes"].values() for box in boxes]
-    return bool(scores) and min(scores) < policy.sample_below_score
+    if policy.sample_secondary_captures:
+        if str(facts.get("sop_class", "")).startswith(SECONDARY_CAPTURE):
+            return "secondary capture"
+        if facts.get("modality") in ULTRASOUND:
+            return "ultrasound"
+    scores = [
+        float(box["score"]) for boxes in row["boxes"].values() for box in boxes if "score" in box
+    ]
+    return "low score" if scores and min(scores) < policy.sample_below_score else ""
 
 
 def _spread(rows: Sequence[Row], wanted: int, seed: int | str) -> list[Row]:

@@ -37,6 +37,8 @@ POLICY_BYTES = 2**18
 ISOLATION_ORDER = ("bubblewrap", "gvisor", "kata")
 # The shipped profiles of deid/profiles, from the one that keeps most to the one that keeps least.
 PROFILE_ORDER = ("research", "basic", "mammography")
+# What a security officer looks at: a sample, or every image of the version.
+EXAMINATION_ORDER = ("sample", "every")
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -111,8 +113,11 @@ class DeidPolicy:
     sample_minimum: Annotated[int, Higher(1, 100_000)]
     sample_secondary_captures: Annotated[bool, MUST]
     sample_below_score: Annotated[float, Higher(0.0, 1.0)]
+    examination: Annotated[str, Ordered(EXAMINATION_ORDER)]
+    officers: Annotated[int, Higher(1, 5)]
     originals_days: Annotated[int, Lower(0, 3660)]
     quarantine_days: Annotated[int, Lower(0, 3660)]
+    pictures_days: Annotated[int, Lower(0, 3660)]
 
 
 @dataclass(frozen=True, slots=True)

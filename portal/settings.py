@@ -141,7 +141,8 @@ else:
                 # and a confined web process may not make files in /tmp.
                 "init_command": (
                     "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
-                    "PRAGMA temp_store=MEMORY;"
+                    # A wrapped key that is deleted must not lie on in a free page.
+                    "PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON;"
                 ),
             },
             # A real file: an in-memory test database knows no second connection and no WAL.

@@ -9,6 +9,7 @@ from typing import Any
 from deid.decoding import Decoder
 from deid.dicom import content, graphics, head, pixels, plan, regions, stream, values, writer
 from deid.dicom.header import TEXT_VRS, HeaderCleaner, value_of
+from deid.dicom.layout import layout
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
 from deid.quarantine import Quarantined
@@ -69,7 +70,7 @@ class DicomCleaner:
         cleaned = self.header.clean(file, sop_class, identity)
         if sop_class in graphics.SOFTCOPY_STATES:
             cleaned.elements = graphics.settled(cleaned.elements)
-        _resolve_ambiguous(cleaned.elements, _is_signed(cleaned.elements))
+        resolve_ambiguous(cleaned.elements, is_signed(cleaned.elements))
         detect = self.profile.has("clean_pixel_data")
         # A label map or dose grid is no picture: masking what looks like text would falsify it.
         measured = sop_class in MEASURED_CLASSES
@@ -106,6 +107,7 @@ class DicomCleaner:
                 "modality": value_of(elements, 0x00080060),
                 "vendor": value_of(elements, 0x00080070),
                 "sop_class": sop_class,
+                "layout": layout(file.elements, self.header.pseudonyms) if pixel else "",
             },
             mapped=cleaned.mapped,
             review="graphics not searched"
@@ -190,19 +192,20 @@ def _with_identity(
     return elements
 
 
-def _is_signed(elements: list[Element]) -> bool:
+def is_signed(elements: list[Element]) -> bool:
+    """Whether the samples are signed (PixelRepresentation)."""
     for element in elements:
         if element.tag == 0x00280103 and len(element.value) == 2:
             return bool(struct.unpack("<H", element.value)[0] == 1)
     return False
 
 
-def _resolve_ambiguous(elements: list[Element], signed: bool) -> None:
+def resolve_ambiguous(elements: list[Element], signed: bool) -> None:
     """Give elements that the dictionary leaves open their VR (PS3.5 annex A.1 notes)."""
     for element in elements:
         if element.items is not None:
             for item in element.items:
-                _resolve_ambiguous(item, signed)
+                resolve_ambiguous(item, signed)
         elif " or " in element.vr:
             if "US or SS" in element.vr and len(element.value) <= 6:
                 element.vr = "SS" if signed else "US"

@@ -3,40 +3,105 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from pydicom import Dataset
 
 from deid.dicom import display
 from deid.dicom.decode import stored
 
 LARGEST_SIDE = 2048
+MOST_FIELDS, LONGEST_TEXT = 1000, 300
 
 
-def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
-    """A DICOM file or a photograph as PNG, at most 2048 wide.
+def picture_of(data: bytes, *, largest: int = LARGEST_SIDE) -> tuple[dict[str, int], bytes]:
+    """A DICOM file or a photograph as PNG, at most ``largest`` wide and high.
 
     Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
 
     The first value is the size of the image itself, in which boxes are given.
     """
-    if data[128:132] == b"DICM" or data[:2] in (b"\x08\x00", b"\x02\x00"):
+    if _is_dicom(data):
         dataset, frames, properties = stored(data)
-        palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
+        palette = _palette(dataset)
         if palette is None:
             dark = str(properties["photometric_interpretation"]) == "MONOCHROME1"
             frame = frames.min(axis=0) if dark else frames.max(axis=0)
         else:
             frame = frames[frames.shape[0] // 2]
-        shown = display.pictures(frame, properties, palette)
-        image = Image.fromarray(shown[0] if shown else np.zeros(frames.shape[1:3], np.uint8))
+        image = _drawn(frame, properties, palette)
     else:
         image = _photo(data)
     size = {"width": image.width, "height": image.height}
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return size, _png(image, largest)
+
+
+def frames_of(data: bytes, *, most: int) -> tuple[list[int], int, list[bytes]]:
+    """Single frames of a DICOM file as PNG: their numbers from 1, how many there are, pictures.
+
+    At most ``most``, spread evenly with the first and the last among them; none of a still.
+    """
+    if not _is_dicom(data):
+        return [], 1, []
+    dataset, frames, properties = stored(data)
+    count = int(frames.shape[0])
+    if count < 2:
+        return [], count, []
+    places = sorted({round(place) for place in np.linspace(0, count - 1, min(most, count))})
+    palette = _palette(dataset)
+    drawn = [_png(_drawn(frames[place], properties, palette), LARGEST_SIDE) for place in places]
+    return [place + 1 for place in places], count, drawn
+
+
+def metadata_of(data: bytes) -> dict[str, str]:
+    """What a photograph says beside its pixels, by the names of its fields; a DICOM file nothing.
+
+    Binary parts are given by their length: what they say is not for reading.
+    """
+    if _is_dicom(data):
+        return {}
+    found: dict[str, Any] = {}
+    with Image.open(io.BytesIO(data)) as opened:
+        exif = opened.getexif()
+        parts = [exif, *(exif.get_ifd(each) for each in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))]
+        names = (ExifTags.TAGS, ExifTags.TAGS, ExifTags.GPSTAGS)
+        for part, known in zip(parts, names, strict=True):
+            found |= {str(known.get(tag, f"0x{tag:04X}")): value for tag, value in part.items()}
+        found |= {name: value for name, value in opened.info.items() if isinstance(name, str)}
+    shown = {name: _words(value) for name, value in found.items()}
+    return {name: shown[name] for name in sorted(shown)[:MOST_FIELDS]}
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bytes):
+        if len(value) > LONGEST_TEXT or not value.isascii():
+            return f"{len(value)} bytes"
+        value = value.decode("ascii")
+    text = "".join(each if each.isprintable() else "␣" for each in str(value))
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+
+
+def _is_dicom(data: bytes) -> bool:
+    return data[128:132] == b"DICM" or data[:2] in (b"\x08\x00", b"\x02\x00")
+
+
+def _palette(dataset: Dataset) -> Dataset | None:
+    return dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
+
+
+def _drawn(frame: NDArray[Any], properties: dict[str, Any], palette: Dataset | None) -> Image.Image:
+    shown = display.pictures(frame, properties, palette)
+    return Image.fromarray(shown[0] if shown else np.zeros(frame.shape[:2], np.uint8))
+
+
+def _png(image: Image.Image, largest: int) -> bytes:
+    image.thumbnail((largest, largest))
     target = io.BytesIO()
     image.save(target, "PNG")
-    return size, target.getvalue()
+    return target.getvalue()
 
 
 def _photo(data: bytes) -> Image.Image:
@@ -45,21 +110,3 @@ def _photo(data: bytes) -> Image.Image:
         turned = ImageOps.exif_transpose(opened)
         mode = "RGBA" if "A" in turned.getbands() else "RGB"
         return Image.fromarray(np.asarray(turned.convert(mode)))
-
-
-def masked_photo(data: bytes, marks: list[list[int]]) -> bytes:
-    """A cleaned photograph with boxes filled, in its own format; other pixels as decoded."""
-    with Image.open(io.BytesIO(data)) as opened:
-        kind = opened.format or ""
-    image = _photo(data)
-    pen = ImageDraw.Draw(image)
-    for x, y, width, height in marks:
-        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=0)
-    target = io.BytesIO()
-    if kind == "JPEG":
-        image.convert("RGB").save(target, "JPEG", quality=95, subsampling=0)
-    elif kind in ("PNG", "TIFF"):
-        image.save(target, kind)
-    else:
-        raise ValueError("not a format that is published")
-    return target.getvalue()

@@ -103,15 +103,31 @@ def clean(
 def masked_file(
     elements: list[Element], syntax: str, decoder: Decoder, marks: list[list[int]]
 ) -> Cleaned:
-    """The pixel data of a cleaned file with boxes ``[x, y, width, height]`` masked in all frames.
+    """The pixel data of a file with boxes ``[x, y, width, height]`` masked in all frames.
 
-    Raises :class:`Quarantined` when the pixels cannot be read.
+    Of an original all else that may hide in pixel data is removed as well. Raises
+    :class:`Quarantined` when the pixels cannot be read.
     """
     holders = [element for element in elements if element.tag in PIXEL_TAGS]
     if len(holders) != 1:
         raise Quarantined("bad-pixels")
-    shown = _Picture(elements, holders[0], facts_of(elements), syntax, decoder)
+    holder, facts = holders[0], facts_of(elements)
+    if syntax in NATIVE:
+        if holder.fragments is not None:
+            raise Quarantined("bad-pixels")
+        vr = native_vr(holder.tag, facts.allocated)
+        holder = Element(holder.tag, vr, native(holder, facts, syntax))
+    shown = _Picture(elements, holder, facts, syntax, decoder)
     return shown.cleaned(None, detect=False, marks=marks)
+
+
+def decoded(elements: list[Element], syntax: str, decoder: Decoder) -> Cleaned:
+    """The pixel data of a cleaned file as native values, whatever they were encoded in."""
+    holders = [element for element in elements if element.tag in PIXEL_TAGS]
+    if len(holders) != 1:
+        raise Quarantined("bad-pixels")
+    shown = _Picture(elements, holders[0], facts_of(elements), syntax, decoder)
+    return shown.native()
 
 
 def _recompressed(holder: Element, facts: Facts, syntax: str, *, detect: bool) -> Cleaned | None:
@@ -218,6 +234,10 @@ class _Picture:
             raise Quarantined("cannot-decode")
         rewritten.doubt = doubt
         return rewritten
+
+    def native(self) -> Cleaned:
+        """All frames as they are, decoded."""
+        return self._rewritten({"operation": "dicom", "family": ""}, [], "")
 
     def _ask(
         self, head: Mapping[str, Any], part: range, holder: Element

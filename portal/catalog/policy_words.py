@@ -134,13 +134,20 @@ def _deid(policy: Policy) -> Iterator[str]:
         yield gettext("In the pixels these are found and masked: {kinds}.").format(
             kinds=", ".join(masked)
         )
-    yield gettext(
-        "A security officer examines a random sample so large that misses in more than "
-        "{rate} of the files would be found with {confidence} confidence."
-    ).format(
-        rate=f"{policy.deid.sample_miss_rate:.2%}",
-        confidence=f"{policy.deid.sample_confidence:.0%}",
-    )
+    if policy.deid.examination == "every":
+        yield gettext("A security officer examines every image.")
+    else:
+        yield gettext(
+            "A security officer examines a random sample so large that misses in more than "
+            "{rate} of the files would be found with {confidence} confidence."
+        ).format(
+            rate=f"{policy.deid.sample_miss_rate:.2%}",
+            confidence=f"{policy.deid.sample_confidence:.0%}",
+        )
+    if policy.deid.officers > 1:
+        yield gettext("{number} different security officers sign before publication.").format(
+            number=policy.deid.officers
+        )
     days = policy.deid.originals_days
     yield ngettext(
         "Originals are destroyed after {days} day.",

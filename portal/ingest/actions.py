@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, BinaryIO, cast
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO, cast
 from django.db import transaction
 from django.utils import timezone
 
+from deid import review
 from policies import quality
 from policies.errors import Conflict, Invalid, _
 from policies.workflow import DATASET_VERSION
@@ -20,13 +20,13 @@ from portal.audit.record import record
 from portal.catalog.actions import move
 from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import policy_of
-from portal.ingest import sampling
+from portal.ingest import handing_out, marks, sampling
 from portal.ingest.models import Intake, ReviewItem, Signature
 from portal.ingest.queries import check_officer
 from portal.tasking import hint
 
 MAXIMUM_ORIGINALS = 1 << 40  # bytes
-MAXIMUM_BOXES = 200
+FINDINGS = ("clean", "missed", "range", "wrong", "extra")
 
 
 def take_in(
@@ -160,21 +160,24 @@ def start_examination(*, by: Person, version: DatasetVersion, seed: int) -> Data
             _("The boxes of the last round are still being applied; try again in a minute."),
             code="qa.pending",
         )
-    drawn = sampling.draw(intake, policy_of(version.dataset).deid, seed)
+    policy = policy_of(version.dataset).deid
+    drawn = sampling.draw(intake, policy, seed)
     if not drawn:
         raise Conflict(_("There is no picture left to examine."), code="qa.nothing")
     move(version, "start_qa", "officer", reason=_("the pictures are being prepared"))
     last = ReviewItem.objects.filter(version=version).order_by("-round").first()
     number = last.round + 1 if last else 1
     ReviewItem.objects.bulk_create(
-        ReviewItem(version=version, round=number, position=position, row=row, stratum=stratum)
-        for position, (row, stratum) in enumerate(drawn, start=1)
+        ReviewItem(
+            version=version, round=number, position=position, row=row, stratum=stratum, why=why
+        )
+        for position, (row, stratum, why) in enumerate(drawn, start=1)
     )
     record(
         "qa.start",
         by=by,
         about=version,
-        details={"round": number, "seed": seed, "sampled": len(drawn)},
+        details={"round": number, "seed": seed, "sampled": len(drawn), "mode": policy.examination},
     )
     hint("ingest.pictures", version.pk)
     return version
@@ -193,9 +196,15 @@ def record_finding(
     item: ReviewItem,
     finding: str,
     boxes: Sequence[Mapping[str, Any]] = (),
+    wrong: Sequence[Mapping[str, Any]] = (),
     note: str = "",
 ) -> ReviewItem:
-    """Keep what the officer found on one file; boxes are what was missed, in image pixels."""
+    """Keep what the officer found on one file.
+
+    ``boxes`` are what was missed, in image pixels; ``wrong`` are masked boxes that hide nothing.
+    Raises Conflict while another officer has the file, and for one whose turn has run out where
+    another has judged the file meanwhile.
+    """
     version = item.version
     check_officer(by, version)
     _lock(version)
@@ -203,69 +212,111 @@ def record_finding(
     newest = sampling.current_round(version).values_list("round", flat=True).first()
     if version.state != "in_qa" or item.round != newest:
         raise Conflict(_("This examination is closed."), code="qa.closed")
+    _check_turn(by, item)
     if not item.after_object and not item.unseen:
         raise Conflict(
             _("The pictures of this file are not ready yet; try again in a minute."),
             code="qa.not-ready",
         )
-    if finding not in ("clean", "missed", "extra"):
-        raise Invalid(
-            _("A finding is one of: clean, missed, extra."), field="finding", code="qa.finding"
+    if item.pictures_destroyed_at is not None:
+        raise Conflict(
+            _("The pictures were destroyed after their time; nobody can judge this file now."),
+            code="qa.destroyed",
         )
-    drawn = [_checked_box(box, item, place) for place, box in enumerate(boxes)]
-    if len(drawn) > MAXIMUM_BOXES:
-        raise Invalid(_("Too many boxes."), field="boxes", code="qa.boxes")
-    if finding == "missed" and not drawn and not note.strip():
+    if finding not in FINDINGS:
+        raise Invalid(
+            _("A finding is one of: clean, missed, range, wrong, extra."),
+            field="finding",
+            code="qa.finding",
+        )
+    drawn, not_needed = marks.checked_boxes(boxes, item), marks.checked_wrong(wrong, item)
+    _check_fits(finding, bool(drawn), bool(not_needed), note)
+    _void_signatures(item)
+    item.finding, item.boxes, item.note = finding, drawn, note.strip()[:500]
+    item.wrong_boxes = not_needed
+    item.found_by, item.found_at = by, timezone.now()
+    item.lease_owner, item.lease_until = "", None
+    item.save(
+        update_fields=[
+            "finding",
+            "boxes",
+            "wrong_boxes",
+            "note",
+            "found_by",
+            "found_at",
+            "lease_owner",
+            "lease_until",
+        ]
+    )
+    record(
+        "qa.finding",
+        by=by,
+        about=version,
+        details={
+            "item": item.position,
+            "round": item.round,
+            "finding": finding,
+            "boxes": len(drawn),
+            "wrong": len(not_needed),
+        },
+    )
+    return item
+
+
+def _check_turn(by: Person, item: ReviewItem) -> None:
+    if handing_out.held_by_another(by, item):
+        raise Conflict(
+            _("Another officer is looking at this file now; take the next one."), code="qa.taken"
+        )
+    mine = not item.finding or item.found_by_id == by.pk
+    if not mine and not handing_out.holds(by, item):
+        raise Conflict(
+            _("Another officer has judged this file meanwhile; open it again to change that."),
+            code="qa.judged",
+        )
+
+
+def _check_fits(finding: str, drawn: bool, not_needed: bool, note: str) -> None:
+    """Raise Invalid where what was marked does not fit the word for it."""
+    fails = finding in sampling.FAILING
+    if fails and not drawn and not note.strip():
         raise Invalid(
             _("Draw a box around what was missed, or say in the note where it stands."),
             field="boxes",
             code="qa.boxes",
         )
-    if finding != "missed" and drawn:
-        raise Invalid(_("Boxes belong to the finding: missed."), field="finding", code="qa.finding")
-    item.finding, item.boxes, item.note = finding, drawn, note.strip()[:500]
-    item.found_by, item.found_at = by, timezone.now()
-    item.save(update_fields=["finding", "boxes", "note", "found_by", "found_at"])
-    record(
-        "qa.finding",
-        by=by,
-        about=version,
-        details={"item": item.position, "round": item.round, "finding": finding},
-    )
-    return item
-
-
-def _checked_box(box: Mapping[str, Any], item: ReviewItem, place: int) -> dict[str, int]:
-    field = f"boxes.{place}"
-    try:
-        values = {name: box[name] for name in ("x", "y", "width", "height")}
-    except (KeyError, TypeError):
+    if drawn and not fails:
         raise Invalid(
-            _("A box has x, y, width and height in pixels."), field=field, code="qa.box"
-        ) from None
-    for name, value in values.items():
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise Invalid(_("This must be a number."), field=f"{field}.{name}", code="qa.box")
-    left, top = math.floor(values["x"]), math.floor(values["y"])
-    right = math.ceil(values["x"] + values["width"])
-    bottom = math.ceil(values["y"] + values["height"])
-    left, top = max(left, 0), max(top, 0)
-    right, bottom = min(right, item.width), min(bottom, item.height)
-    if right <= left or bottom <= top:
-        raise Invalid(_("This box lies outside the image."), field=field, code="qa.box")
-    return {"x": left, "y": top, "width": right - left, "height": bottom - top}
+            _("Boxes belong to the findings: missed, range."), field="finding", code="qa.finding"
+        )
+    if finding == "wrong" and not not_needed:
+        raise Invalid(
+            _("Choose the masked boxes that hide nothing."), field="wrong", code="qa.wrong"
+        )
+    if not_needed and finding == "clean":
+        raise Invalid(
+            _("A file with a wrong box is not clean; say: wrong."),
+            field="finding",
+            code="qa.finding",
+        )
+
+
+def _void_signatures(item: ReviewItem) -> None:
+    """A signature given before this finding was for another result."""
+    rows = Signature.objects.filter(version=item.version, round=item.round, standing=True)
+    rows.update(standing=False)
 
 
 @transaction.atomic
-def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signature:
+def sign(
+    *, by: Person, version: DatasetVersion, statement: str = "", correct: bool = False
+) -> Signature:
     """Close the round: all clean publishes the version, one miss sends it back.
 
+    Where the policy asks for several officers, the version waits for the other signatures; one
+    officer's word suffices to send it back. ``correct`` sends it back for its wrong boxes alone.
     The signature binds the report and the manifest by their digests. Raises Conflict while a
-    file of the sample has not been looked at.
+    file of the sample has not been looked at, and for a second signature of the same person.
     """
     check_officer(by, version)
     _lock(version)
@@ -279,53 +330,91 @@ def sign(*, by: Person, version: DatasetVersion, statement: str = "") -> Signatu
             code="qa.open",
             count=waiting,
         )
-    missed = sum(item.finding == "missed" for item in items)
-    population = sampling.population(intake).count()
-    bound = quality.upper_bound(sampled=len(items), missed=missed, population=population)
-    if missed:
-        move(version, "fail_qa", "officer", reason=_("the officer's boxes are being applied"))
-        Intake.objects.filter(pk=intake.pk).update(pending_boxes=True)
-    else:
-        move(
-            version,
-            "sign",
-            "officer",
-            reason="",
-            published_at=timezone.now(),
-            card=version.card
-            | {
-                "examined": len(items),
-                "population": population,
-                "miss_rate_below": round(bound, 5),
-                "confidence": 0.95,
-            },
+    number = items[0].round
+    standing = Signature.objects.filter(version=version, round=number, standing=True)
+    if standing.filter(officer=by).exists():
+        raise Conflict(
+            _("You have signed this round; another officer must sign too."), code="qa.signed"
         )
+    policy = policy_of(version.dataset).deid
+    missed = sum(item.finding in sampling.FAILING for item in items)
+    wrong = sum(bool(item.wrong_boxes) for item in items)
+    if correct and not wrong and not missed:
+        raise Invalid(
+            _("There is nothing to correct: no box was marked."), field="correct", code="qa.correct"
+        )
+    population = sampling.population(intake).count()
+    bound, at_random = sampling.bound(items, population)
+    mode = _mode(items)
+    # A policy that was tightened after the draw: a sample is no longer enough.
+    too_few = policy.examination == "every" and mode == "sample" and len(items) < population
+    passed = not missed and not correct and not too_few
     signature = Signature.objects.create(
         version=version,
-        round=items[0].round,
+        round=number,
         officer=by,
-        passed=not missed,
+        passed=passed,
         sampled=len(items),
+        at_random=at_random,
         missed=missed,
+        wrong=wrong,
+        mode=mode,
         population=population,
         upper_bound=bound,
         report_sha256=sampling.report_digest(intake),
         manifest_sha256=version.manifest_sha256,
         statement=statement.strip()[:1000],
     )
+    if not passed:
+        move(version, "fail_qa", "officer", reason=_("the officer's boxes are being applied"))
+        Intake.objects.filter(pk=intake.pk).update(pending_boxes=True)
+        hint("ingest.apply_boxes", version.pk)
+    elif standing.count() >= policy.officers:
+        _publish(version, signature, standing.count())
+    else:
+        version.reason = _("waiting for another security officer's signature")
+        version.save(update_fields=["reason"])
     record(
-        "qa.sign" if not missed else "qa.fail",
+        "qa.sign" if passed else "qa.fail",
         by=by,
         about=version,
         details={
             "round": signature.round,
             "sampled": signature.sampled,
             "missed": missed,
+            "wrong": wrong,
+            "mode": signature.mode,
             "upper_bound": round(bound, 5),
             "report_sha256": signature.report_sha256,
             "manifest_sha256": signature.manifest_sha256,
         },
     )
-    if missed:
-        hint("ingest.apply_boxes", version.pk)
     return signature
+
+
+def _mode(items: Sequence[ReviewItem]) -> str:
+    """Return how a round was drawn; the policy may have been tightened since."""
+    return "every" if all(item.why == review.EVERY for item in items) else "sample"
+
+
+def _publish(version: DatasetVersion, signature: Signature, officers: int) -> None:
+    now = timezone.now()
+    move(
+        version,
+        "sign",
+        "officer",
+        reason="",
+        published_at=now,
+        card=version.card
+        | {
+            "examined": signature.sampled,
+            "population": signature.population,
+            "missed": signature.missed,
+            "miss_rate_below": round(signature.upper_bound, 5),
+            "confidence": 0.95,
+            "examination": signature.mode,
+            "officers": officers,
+            "rounds": signature.round,
+            "examined_on": now.date().isoformat(),
+        },
+    )

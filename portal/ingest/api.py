@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any, BinaryIO, cast
 
-from django.http import FileResponse
+from django.http import FileResponse, Http404, HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, get_object_or_404
 from rest_framework.parsers import BaseParser
@@ -15,10 +15,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from policies.errors import Conflict, _
 from portal.accounts.permissions import signed_in
 from portal.catalog.api import VersionSerializer, find_version
-from portal.ingest import actions, queries
-from portal.ingest.models import ReportRow, ReviewItem, Signature
+from portal.ingest import actions, handing_out, queries
+from portal.ingest.models import Destruction, ReportRow, ReviewItem, Signature
 from portal.plain_input import whole_number
 
 
@@ -42,6 +43,9 @@ class IntakeSerializer(serializers.Serializer[Any]):
     counts = serializers.DictField(child=serializers.IntegerField())
     destroy_after = serializers.DateTimeField(required=False)
     destroyed_at = serializers.DateTimeField(required=False, allow_null=True)
+    quarantine_count = serializers.IntegerField(required=False)
+    quarantine_destroy_after = serializers.DateTimeField(required=False, allow_null=True)
+    quarantine_destroyed_at = serializers.DateTimeField(required=False, allow_null=True)
 
 
 class ReportRowSerializer(serializers.ModelSerializer[ReportRow]):
@@ -69,6 +73,7 @@ class ReviewItemSerializer(serializers.ModelSerializer[ReviewItem]):
     actions = serializers.JSONField(source="row.actions", read_only=True)
     masked = serializers.JSONField(source="row.boxes", read_only=True)
     ready = serializers.SerializerMethodField()
+    frames = serializers.SerializerMethodField(help_text="frames that have pictures of their own")
 
     class Meta:
         model = ReviewItem
@@ -77,6 +82,7 @@ class ReviewItemSerializer(serializers.ModelSerializer[ReviewItem]):
             "round",
             "position",
             "stratum",
+            "why",
             "target",
             "actions",
             "masked",
@@ -84,13 +90,19 @@ class ReviewItemSerializer(serializers.ModelSerializer[ReviewItem]):
             "unseen",
             "width",
             "height",
+            "frames",
+            "frame_count",
             "finding",
             "boxes",
+            "wrong_boxes",
             "note",
         )
 
     def get_ready(self, item: ReviewItem) -> bool:
         return bool(item.after_object or item.unseen)
+
+    def get_frames(self, item: ReviewItem) -> list[int]:
+        return sorted(int(number) for number in item.frames)
 
 
 class OfficerFindingSerializer(serializers.Serializer[Any]):
@@ -98,6 +110,7 @@ class OfficerFindingSerializer(serializers.Serializer[Any]):
 
     finding = serializers.CharField(max_length=10)
     boxes = serializers.ListField(child=serializers.DictField(), required=False, default=list)
+    wrong = serializers.ListField(child=serializers.DictField(), required=False, default=list)
     note = serializers.CharField(required=False, default="", allow_blank=True, max_length=500)
 
 
@@ -105,6 +118,9 @@ class SignSerializer(serializers.Serializer[Any]):
     """The officer's statement."""
 
     statement = serializers.CharField(required=False, default="", allow_blank=True, max_length=1000)
+    correct = serializers.BooleanField(
+        required=False, default=False, help_text="send it back for its wrong boxes alone"
+    )
 
 
 class SignatureSerializer(serializers.ModelSerializer[Signature]):
@@ -115,13 +131,17 @@ class SignatureSerializer(serializers.ModelSerializer[Signature]):
         fields = (
             "round",
             "passed",
+            "mode",
             "sampled",
+            "at_random",
             "missed",
+            "wrong",
             "population",
             "upper_bound",
             "report_sha256",
             "manifest_sha256",
             "statement",
+            "standing",
             "at",
         )
 
@@ -202,16 +222,116 @@ def find_item(request: Request, slug: str, number: int, item: int) -> ReviewItem
     return get_object_or_404(rows, pk=item)
 
 
-class Picture(APIView):
-    """A before or after picture; never cached, each look is recorded."""
+class Next(APIView):
+    """Hands the officer the next file that nobody else has; 204 when none is left."""
 
-    @extend_schema(responses={(200, "image/png"): OpenApiTypes.BINARY})
+    @extend_schema(request=None, responses={200: ReviewItemSerializer, 204: None})
+    def post(self, request: Request, slug: str, number: int) -> Response:
+        version = find_version(request, slug, number)
+        item = handing_out.hand_out(by=signed_in(request), version=version)
+        return Response(ReviewItemSerializer(item).data) if item else Response(status=204)
+
+
+class Turn(APIView):
+    """Keeps (POST) or gives back (DELETE) a file that the officer has in hand."""
+
+    @extend_schema(request=None, responses={204: None})
+    def post(self, request: Request, slug: str, number: int, item: int) -> Response:
+        found = find_item(request, slug, number, item)
+        handing_out.take(by=signed_in(request), item=found)
+        return Response(status=204)
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request, slug: str, number: int, item: int) -> Response:
+        found = find_item(request, slug, number, item)
+        handing_out.give_back(by=signed_in(request), item=found)
+        return Response(status=204)
+
+
+class Picture(APIView):
+    """A before or after picture, of one frame where one is named; each look is recorded."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("frame", int, description="a frame's number, from 1")],
+        responses={(200, "image/png"): OpenApiTypes.BINARY},
+    )
     def get(self, request: Request, slug: str, number: int, item: int, side: str) -> FileResponse:
         found = find_item(request, slug, number, item)
-        stream = queries.open_picture(by=signed_in(request), item=found, side=side)
+        frame = whole_number(request.query_params.get("frame") or "0") or 0
+        by = signed_in(request)
+        stream = queries.open_picture(by=by, item=found, side=side, frame=frame)
         response = FileResponse(stream, content_type="image/png")
         response["Cache-Control"] = "no-store"
         return response
+
+
+class DifferenceSerializer(serializers.Serializer[Any]):
+    """One place of the header that differs."""
+
+    place = serializers.CharField()
+    keyword = serializers.CharField(allow_blank=True)
+    state = serializers.CharField()
+    before = serializers.CharField(allow_blank=True)
+    after = serializers.CharField(allow_blank=True)
+
+
+class Header(APIView):
+    """What the header said before and says now; never cached, each look is recorded."""
+
+    @extend_schema(responses=DifferenceSerializer(many=True))
+    def get(self, request: Request, slug: str, number: int, item: int) -> Response:
+        found = find_item(request, slug, number, item)
+        response = Response(queries.open_header(by=signed_in(request), item=found))
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+class DestructionSerializer(serializers.ModelSerializer[Destruction]):
+    """The record that something was destroyed."""
+
+    certified = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Destruction
+        fields = ("id", "what", "count", "bytes", "at", "certified")
+
+    def get_certified(self, row: Destruction) -> bool:
+        return bool(row.certificate)
+
+
+class Destructions(ListAPIView[Destruction]):
+    """What was destroyed of a version, for the report's readers."""
+
+    serializer_class = DestructionSerializer
+
+    def get_queryset(self) -> Any:
+        if getattr(self, "swagger_fake_view", False):
+            return Destruction.objects.none()
+        version = find_version(self.request, self.kwargs["slug"], self.kwargs["number"])
+        queries.report_for(signed_in(self.request), version)
+        return version.destructions.order_by("-at", "-pk")
+
+
+class Certificate(APIView):
+    """The signed certificate of a destruction; ``glovebox verify`` checks it offline."""
+
+    @extend_schema(responses={(200, "application/json"): OpenApiTypes.BINARY})
+    def get(self, request: Request, slug: str, number: int, destruction: int) -> HttpResponse:
+        version = find_version(request, slug, number)
+        try:
+            made = queries.certificate_of(signed_in(request), version, destruction)
+        except Destruction.DoesNotExist:
+            raise Http404 from None
+        if not made.certificate:
+            raise Conflict(
+                _("The certificate is being signed; try again in a minute."), code="certificate"
+            )
+        name = f"{version.dataset.slug}-v{version.number}-{made.what}-{made.pk}.destroyed.json"
+        return HttpResponse(
+            made.certificate,
+            content_type="application/json",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
 
 
 class Finding(APIView):

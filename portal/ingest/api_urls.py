@@ -14,6 +14,15 @@ urlpatterns = [
         api.Picture.as_view(),
         name="api-picture",
     ),
+    path(f"{VERSION}/examination/next", api.Next.as_view(), name="api-next"),
+    path(f"{VERSION}/examination/<int:item>/turn", api.Turn.as_view(), name="api-turn"),
+    path(f"{VERSION}/examination/<int:item>/header", api.Header.as_view(), name="api-header"),
+    path(f"{VERSION}/destructions", api.Destructions.as_view(), name="api-destructions"),
+    path(
+        f"{VERSION}/destructions/<int:destruction>/certificate",
+        api.Certificate.as_view(),
+        name="api-certificate",
+    ),
     path(f"{VERSION}/examination/<int:item>/finding", api.Finding.as_view(), name="api-finding"),
     path(f"{VERSION}/sign", api.Sign.as_view(), name="api-sign"),
 ]

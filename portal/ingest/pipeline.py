@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from policies.errors import UserError, _
 from portal import blobs, dropbox, keys, workplace
 from portal.catalog.contents import Contents, dataset_manifest
 from portal.catalog.models import Dataset, DatasetVersion
-from portal.ingest import profile, program, room, sampling, storing
+from portal.ingest import profile, program, quarantine, room, sampling, storing
 from portal.ingest.models import Intake, ReviewItem
 from portal.leases import Lease
 
 FOLDERS = ("ingest", "pictures", "boxes")
 LARGEST_SIDE = 1 << 20  # pixels
+PICTURES_AT_ONCE = 100
+SHOWN_FRAMES, MOST_FRAMES = 64, 1 << 31
 
 
 def folder_of(version_id: int, what: str) -> str:
@@ -107,6 +110,8 @@ def de_identify(intake: Intake, lease: Lease) -> None:
             str(program.WORKERS),
             "--report",
             "/made/report.jsonl",
+            "--quarantine",
+            "/made/quarantine",
             "--resume",
             "--json",
         ),
@@ -120,6 +125,7 @@ def de_identify(intake: Intake, lease: Lease) -> None:
     rows = storing.report_rows(intake, written, "report.jsonl")
     if len(rows) != program.summary(log)["inputs"]:
         raise room.BadResult("the report has not a row for every original")
+    quarantine.keep(intake, lease, written, rows)
     storing.store(intake, lease, written / "published", rows)
     workplace.remove(folder_of(version.pk, "ingest"))
 
@@ -150,10 +156,18 @@ class _shown:
 
 
 def draw_pictures(intake: Intake, lease: Lease) -> None:
-    """Render before and after of the current round's files, encrypted for the officer's page."""
+    """Render before and after of the current round's files, encrypted for the officer's page.
+
+    At most ``PICTURES_AT_ONCE`` of them, since plaintext lies in memory; the next call goes on.
+    """
     version = intake.version
-    waiting = [item for item in sampling.current_round(version) if not item.after_object]
-    waiting = [item for item in waiting if not item.unseen]
+    waiting = list(undrawn(sampling.current_round(version))[:PICTURES_AT_ONCE])
+    if intake.destroyed_at is not None:
+        with transaction.atomic():
+            lease.check()
+            pks = [item.pk for item in waiting]
+            ReviewItem.objects.filter(pk__in=pks).update(unseen="original-destroyed")
+        return
     with workplace.temporary(folder_of(version.pk, "pictures")) as work:
         source = originals(intake, work)
         contents = Contents(version)
@@ -191,28 +205,58 @@ def draw_pictures(intake: Intake, lease: Lease) -> None:
             _keep_pictures(item, made.get(str(item.pk)), written / "out", lease)
     with transaction.atomic():
         lease.check()
-        DatasetVersion.objects.filter(pk=version.pk, state="in_qa").update(
-            reason=_("the security officer examines the sample")
-        )
+        if not undrawn(sampling.current_round(version)).exists():
+            DatasetVersion.objects.filter(pk=version.pk, state="in_qa").update(
+                reason=_("the security officer examines the sample")
+            )
+
+
+def undrawn(items: QuerySet[ReviewItem]) -> QuerySet[ReviewItem]:
+    """Return the items whose pictures are still to be drawn."""
+    return items.filter(after_object="", unseen="", finding="")
 
 
 def _keep_pictures(item: ReviewItem, facts: Any, folder: Path, lease: Lease) -> None:
+    """Encrypt all that was drawn of one file under one fresh key, which dies with them."""
     if not isinstance(facts, dict):
         raise room.BadResult("a picture was not drawn")
     changes: dict[str, Any] = {"unseen": str(facts.get("unseen", ""))[:200]}
     if not changes["unseen"]:
         key = keys.new_key()
-        for side in ("before", "after"):
-            name = blobs.object_name(key, "picture", item.pk, side)
-            with room.opened(folder, f"{item.pk}-{side}.png") as stream:
+
+        def kept(made: str, *parts: str | int) -> str:
+            name = blobs.object_name(key, "picture", item.pk, *parts)
+            with room.opened(folder, f"{item.pk}-{made}") as stream:
                 blobs.put(stream, key=key, name=name)
-            changes[f"{side}_object"] = name
+            return name
+
+        for side in ("before", "after"):
+            changes[f"{side}_object"] = kept(f"{side}.png", side)
+        changes["header_object"] = kept("header.json", "header")
+        changes["frames"] = {
+            str(number): [kept(f"{s}-{number}.png", s, number) for s in ("before", "after")]
+            for number in _frame_numbers(facts)
+        }
+        changes["frame_count"] = _whole(facts.get("frame_count"), MOST_FRAMES)
         context = f"review-item:{item.pk}"
         changes["wrapped_key"] = keys.wrap(key, by=keys.master("view"), context=context)
         changes["width"], changes["height"] = _side(facts, "width"), _side(facts, "height")
     with transaction.atomic():
         lease.check()
         ReviewItem.objects.filter(pk=item.pk).update(**changes)
+
+
+def _frame_numbers(facts: dict[str, Any]) -> list[int]:
+    numbers = facts.get("frames")
+    if not isinstance(numbers, list) or len(numbers) > SHOWN_FRAMES:
+        raise room.BadResult("a picture has no list of frames")
+    return [_whole(number, MOST_FRAMES) for number in numbers]
+
+
+def _whole(value: Any, most: int) -> int:
+    if not isinstance(value, int) or not 0 < value <= most:
+        raise room.BadResult("a picture has no number of frames")
+    return value
 
 
 def _side(facts: dict[str, Any], name: str) -> int:

@@ -9,9 +9,13 @@ from collections.abc import Iterable
 from django.db.models import Max, Min, QuerySet
 
 from deid import review
+from policies import quality
 from policies.document import DeidPolicy
 from portal.catalog.models import DatasetVersion
 from portal.ingest.models import Intake, ReportRow, ReviewItem
+
+# What sends a version back: something identifying is left.
+FAILING = ("missed", "range")
 
 
 def population(intake: Intake) -> QuerySet[ReportRow]:
@@ -22,8 +26,8 @@ def population(intake: Intake) -> QuerySet[ReportRow]:
     return rows.filter(pk__in=first)
 
 
-def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow, str]]:
-    """Return the rows to look at with the stratum each stands for."""
+def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow, str, str]]:
+    """Return the rows to look at, with the stratum each stands for and why it was drawn."""
     rows = {row.position: row for row in population(intake)}
     facts = [
         {
@@ -35,8 +39,22 @@ def draw(intake: Intake, policy: DeidPolicy, seed: int) -> list[tuple[ReportRow,
         }
         for row in rows.values()
     ]
-    drawn = review.draw_sample(facts, policy, seed)
-    return [(rows[fact["position"]], review.stratum(fact)) for fact in drawn]
+    drawn = review.draw(facts, policy, seed, every=policy.examination == "every")
+    return [(rows[fact["position"]], review.stratum(fact), why) for fact, why in drawn]
+
+
+def bound(items: Iterable[ReviewItem], population: int) -> tuple[float, int]:
+    """Return the rate of misses that a round excludes with 95 % confidence, and its random files.
+
+    Files that are always looked at stand for nothing but themselves: where not everything was
+    looked at, only those drawn at random bound the rate of the rest.
+    """
+    items = list(items)
+    at_random = [item for item in items if not item.why]
+    counted = items if len(items) >= population else at_random
+    missed = sum(item.finding in FAILING for item in counted)
+    rate = quality.upper_bound(sampled=len(counted), missed=missed, population=population)
+    return rate, len(at_random)
 
 
 def current_round(version: DatasetVersion) -> QuerySet[ReviewItem]:

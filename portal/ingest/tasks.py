@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from policies.errors import _
@@ -14,13 +15,13 @@ from portal import workplace
 from portal.audit.record import record
 from portal.catalog.actions import move
 from portal.catalog.models import DatasetVersion
+from portal.catalog.queries import policy_of
 from portal.ingest import mending, pipeline, retention
-from portal.ingest.models import Intake, ReviewItem
+from portal.ingest.models import Destruction, Intake, ReviewItem
 from portal.leases import Lease, hold
 from portal.tasking import RETRY, hint, task
 
 LEASE_SECONDS = 60
-PICTURES_KEPT = timedelta(days=7)
 
 
 def _failed(version_id: int, *, reason: str) -> None:
@@ -95,13 +96,12 @@ def pictures(version_id: int) -> None:
     with hold(rows, intake.pk, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
             with _only_while_held(lease):
-                pipeline.draw_pictures(intake, lease)
+                while _undrawn(version_id):
+                    pipeline.draw_pictures(intake, lease)
 
 
 def _undrawn(version_id: int) -> bool:
-    return ReviewItem.objects.filter(
-        version_id=version_id, after_object="", unseen="", finding=""
-    ).exists()
+    return pipeline.undrawn(ReviewItem.objects.filter(version_id=version_id)).exists()
 
 
 @task("ingest.apply_boxes", on_failure=_stuck)
@@ -121,15 +121,33 @@ def apply_boxes(version_id: int) -> None:
 
 @task("ingest.destroy", queue="short")
 def destroy(version_id: int) -> None:
-    """Destroy originals and pictures whose time is over."""
+    """Destroy originals, quarantine and pictures whose time is over."""
     version = DatasetVersion.objects.get(pk=version_id)
     intake = Intake.objects.get(version=version)
     if intake.destroyed_at is None and intake.destroy_after <= timezone.now():
         retention.destroy_originals(intake)
-    if version.state in ("published", "retired"):
-        newest = version.signatures.order_by("-at").first()
-        if newest is not None and newest.at + PICTURES_KEPT <= timezone.now():
-            retention.destroy_pictures(version)
+    retention.destroy_quarantine(intake)
+    closed = closed_round(version)
+    if closed is not None:
+        retention.destroy_pictures(version, up_to_round=closed)
+
+
+def closed_round(version: DatasetVersion) -> int | None:
+    """Return the newest round whose signature is older than the pictures' retention."""
+    days = policy_of(version.dataset).deid.pictures_days
+    old = version.signatures.filter(at__lte=timezone.now() - timedelta(days=days), standing=True)
+    if version.state in ("in_qa", "de_identified"):
+        old = old.filter(passed=False)  # a first of two signatures closes nothing
+    newest = old.order_by("-round").first()
+    return newest.round if newest else None
+
+
+@task("ingest.certify", queue="short")
+def certify(destruction_id: int) -> None:
+    """Sign the certificate of a destruction, after removing what a killed worker left."""
+    made = Destruction.objects.select_related("version__dataset").get(pk=destruction_id)
+    if not retention.certify(made):
+        retention.finish(made)
 
 
 @task("ingest.sweep", queue="short")
@@ -150,14 +168,20 @@ def due() -> None:
     boxes = Intake.objects.filter(pending_boxes=True, version__state="de_identified")
     for pk in boxes.values_list("version_id", flat=True):
         hint("ingest.apply_boxes", pk)
-    over = Intake.objects.filter(destroyed_at=None, destroy_after__lte=timezone.now())
+    now = timezone.now()
+    over = Intake.objects.filter(
+        Q(destroyed_at=None, destroy_after__lte=now)
+        | Q(quarantine_destroyed_at=None, quarantine_destroy_after__lte=now)
+    )
     for pk in over.values_list("version_id", flat=True):
         hint("ingest.destroy", pk)
-    old = ReviewItem.objects.filter(
-        version__state__in=("published", "retired"),
-        pictures_destroyed_at=None,
-        found_at__lte=timezone.now() - PICTURES_KEPT,
-    ).exclude(after_object="")
-    for pk in old.values_list("version_id", flat=True).distinct():
-        hint("ingest.destroy", pk)
+    shown = ReviewItem.objects.filter(pictures_destroyed_at=None).exclude(after_object="")
+    for version in DatasetVersion.objects.filter(
+        pk__in=shown.values("version_id"), signatures__isnull=False
+    ).distinct():
+        closed = closed_round(version)
+        if closed is not None and shown.filter(version=version, round__lte=closed).exists():
+            hint("ingest.destroy", version.pk)
+    for pk in Destruction.objects.filter(certificate="").values_list("pk", flat=True):
+        hint("ingest.certify", pk)
     hint("ingest.sweep", 0)

@@ -13,5 +13,7 @@ urlpatterns = [
     path(f"examinations/{VERSION}/", examination.examination, name="examination"),
     path(f"examinations/{VERSION}/start/", examination.start, name="examination-start"),
     path(f"examinations/{VERSION}/sign/", examination.sign, name="examination-sign"),
+    path(f"examinations/{VERSION}/next/", examination.following, name="examination-next"),
+    path(f"examinations/{VERSION}/<int:position>/keep/", examination.keep, name="examination-keep"),
     path(f"examinations/{VERSION}/<int:position>/", examination.item, name="examination-item"),
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from django.utils.translation import gettext
 from django.utils.translation import gettext_noop as _
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID
+
+from portal.ingest.marks import mark_of
 
 # Why a file was held back, or cannot be shown.
 REASONS = {
@@ -28,6 +32,7 @@ REASONS = {
     "encapsulated-document": _("documents inside DICOM are not published"),
     "head-volume": _("a face could be rebuilt from this volume"),
     "missing": _("the original or the published file is gone"),
+    "original-destroyed": _("the originals were destroyed after their time"),
     "modality": _("this modality is not handled"),
     "nested-zip": _("a zip inside the zip"),
     "no-sop-class": _("it does not say what it is"),
@@ -63,12 +68,35 @@ ACTIONS = {
     "C": _("cleaned"),
     "U": _("replaced by another UID, unless it is the standard's own"),
 }
-BOXES = {"text": _("text"), "face": _("faces"), "plate": _("number plates")}
+BOXES = {
+    "text": _("text"),
+    "face": _("faces"),
+    "plate": _("number plates"),
+    "officer": _("drawn by an officer"),
+}
+# Why a file is in the sample; empty for chance.
+WHY = {
+    "every image": _("every image is examined"),
+    "secondary capture": _("a secondary capture"),
+    "ultrasound": _("ultrasound"),
+    "low score": _("a detector was unsure"),
+    "plates": _("number plates are not looked for by a detector"),
+    "a box was taken away": _("a box was taken away"),
+    "pixels not searched": _("its pixels were not searched"),
+    "graphics not searched": _("its graphics were not searched"),
+    "body part not said": _("it does not say which part of the body it shows"),
+    "not every frame searched by itself": _("not every frame was searched by itself"),
+}
 
 
 def reason(code: str) -> str:
     """Return a reason in the reader's language; a code without words is shown as it is."""
     return gettext(REASONS[code]) if code in REASONS else code.replace("-", " ")
+
+
+def why(code: str) -> str:
+    """Return why a file was drawn, in the reader's language; empty for chance."""
+    return gettext(WHY[code]) if code in WHY else code
 
 
 def stratum(line: str) -> str:
@@ -100,8 +128,25 @@ def changes(actions: dict[str, str]) -> list[Change]:
     return found
 
 
+@dataclass(frozen=True)
+class Masked:
+    """One masked box: its kind, its sides, how sure the detector was, and whether it is wrong."""
+
+    kind: str
+    word: str
+    box: dict[str, float]
+    value: str  # what the form sends for it
+    wrong: bool
+
+
 def masked(
-    boxes: dict[str, list[dict[str, float]]],
-) -> list[tuple[str, str, list[dict[str, float]]]]:
-    """Return the masked boxes as (kind, word, boxes)."""
-    return [(kind, gettext(BOXES.get(kind, kind)), found) for kind, found in boxes.items() if found]
+    boxes: dict[str, list[dict[str, float]]], wrong: Collection[tuple[Any, ...] | None] = ()
+) -> list[Masked]:
+    """Return the masked boxes; ``wrong`` holds the marks of those that hide nothing."""
+    shown = []
+    for kind, found in sorted(boxes.items()):
+        for box in found:
+            mark = mark_of({"kind": kind, **box})
+            value = " ".join(str(part) for part in mark or ())
+            shown.append(Masked(kind, gettext(BOXES.get(kind, kind)), box, value, mark in wrong))
+    return shown

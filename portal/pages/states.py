@@ -46,6 +46,8 @@ STATES: dict[str, tuple[str, str]] = {
     "clean": (gettext_noop("clean"), GOOD),
     "missed": (gettext_noop("missed"), BAD),
     "extra": (gettext_noop("masked too much"), WARN),
+    "range": (gettext_noop("bad range"), BAD),
+    "wrong": (gettext_noop("wrong box"), WARN),
     "in_force": (gettext_noop("in force"), GOOD),
     "ended": (gettext_noop("ended"), PLAIN),
     "open": (gettext_noop("open"), BUSY),

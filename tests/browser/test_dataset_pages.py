@@ -87,7 +87,41 @@ def test_an_officer_examines_by_keyboard_and_mouse(portal: World, browser: Brows
     assert browser.faults(PHONE[0]) == []
     browser.size(*DESKTOP)
 
+    # The keys are listed; a box is made, moved and made larger by keyboard alone, and removed.
+    body = browser.find("body")
+    body.send_keys("?")
+    assert browser.find("#help").get_attribute("open") is not None
+    browser.shot("examination-keys", korean=True)
+    browser.driver.refresh()  # taking the Korean picture has loaded the page again
+    browser.find("body").send_keys("?")
+    ActionChains(browser.driver).send_keys(Keys.ESCAPE).perform()
+    assert browser.find("#help").get_attribute("open") is None
+    browser.find("body").send_keys("b")
+    at = [float(str(field.get_attribute("value"))) for field in browser.all(".boxes input")]
+    keyboard = ActionChains(browser.driver)
+    keyboard.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    keyboard.key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT)
+    keyboard.key_down(Keys.CONTROL).send_keys(Keys.ARROW_LEFT).key_up(Keys.CONTROL).perform()
+    moved = [float(str(field.get_attribute("value"))) for field in browser.all(".boxes input")]
+    assert moved == [at[0] - 9, at[1] + 2, at[2] + 1, at[3]]
+    ActionChains(browser.driver).send_keys(Keys.DELETE).perform()
+    assert not browser.has(".sheet .drawn rect")
+
+    # Larger, to full size and back; both pictures show the same place.
+    wide = [picture.size["width"] for picture in pictures()]
+    browser.find("body").send_keys("++")
+    assert all(p.size["width"] > w for p, w in zip(pictures(), wide, strict=True))
+    left, right = browser.all(".stage")
+    browser.driver.execute_script("arguments[0].scrollTop = 40", left)
+    browser.wait(lambda _: right.get_property("scrollTop") == left.get_property("scrollTop") > 0)
+    browser.shot("examination-larger", phone=False)
+    browser.find("body").send_keys("--")
+
+    # What the header said before stands beside what it says now, and not in the API's report.
+    assert "PatientName" in browser.find(".differences").text
+
     # A box is drawn with the mouse, taken out again, typed, and counts as missed.
+    browser.driver.execute_script("scrollTo(0, 0)")
     sheet = browser.all(".sheet")[1]
     drag = ActionChains(browser.driver).move_to_element_with_offset(sheet, -40, -30)
     drag.click_and_hold().move_by_offset(60, 40).release().perform()
@@ -110,6 +144,30 @@ def test_an_officer_examines_by_keyboard_and_mouse(portal: World, browser: Brows
     browser.wait(lambda _: browser.path.endswith("/2/"))
     browser.find("body").send_keys("p")
     browser.wait(lambda _: browser.path.endswith("/1/"))
+    # A masked box is ticked as wrong by keyboard, and by a click into the picture.
+    while not browser.has("[name=wrong]"):
+        browser.find("body").send_keys("n")
+        time.sleep(0.5)
+    browser.wait(lambda _: all(picture.get_property("naturalWidth") for picture in pictures()))
+    browser.find("body").send_keys("k")
+    ActionChains(browser.driver).send_keys(Keys.SPACE).perform()
+    box = browser.find("[name=wrong]")
+    assert box.get_property("checked")
+    assert browser.has(".masked.wrong")
+    browser.shot("examination-wrong", phone=False)
+    browser.driver.execute_script("scrollTo(0, 0)")
+    # A click means the smallest box under it.
+    rects = browser.find(".overlay").find_elements("css selector", "rect.masked")
+    small = min(rects, key=lambda rect: rect.size["width"] * rect.size["height"])
+    tick = f"[name=wrong][data-place='{small.get_attribute('data-place')}']"
+    was = browser.find(tick).get_property("checked")
+    ActionChains(browser.driver).move_to_element(small).click().perform()
+    assert browser.find(tick).get_property("checked") != was
+    for box in browser.all("[name=wrong]:checked"):
+        box.click()
+    browser.find("body").send_keys("w")
+    browser.wait(lambda _: "Choose the masked boxes that hide nothing" in browser.text)
+    browser.go("/examinations/examined/1/next/")
     for _file in range(4):
         here = browser.path
         browser.find("body").send_keys("c")

@@ -122,6 +122,8 @@ def test_boxes_are_masked_and_what_has_none_is_withdrawn_everywhere(
     assert Event.objects.get(action="version.boxes_applied").details == {
         "masked": 1,
         "withdrawn": 2,
+        "uncovered": 0,
+        "marked": 3,
     }
 
 
@@ -145,7 +147,8 @@ def test_pictures_are_for_the_officer_recorded_and_destroyed_after_their_time(
     assert list(looked) == [(people.officer.email, "before"), (people.officer.email, "after")]
     find_clean(people, [item])
     actions.sign(by=people.officer, version=version)
-    kept = {item.before_object, item.after_object, version.intake.object_name}
+    kept = {item.before_object, item.after_object, item.header_object}
+    kept.add(version.intake.object_name)
     assert kept <= set(object_bytes())
     work("ingest.destroy", version)
     assert kept <= set(object_bytes())
@@ -156,7 +159,7 @@ def test_pictures_are_for_the_officer_recorded_and_destroyed_after_their_time(
     assert not kept & set(object_bytes())
     assert sorted(Destruction.objects.values_list("what", "count")) == [
         ("originals", 1),
-        ("pictures", 2),
+        ("pictures", 3),
     ]
     item.refresh_from_db()
     assert item.wrapped_key is None

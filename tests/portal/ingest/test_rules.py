@@ -318,7 +318,12 @@ BOX = {"x": 1, "y": 2, "width": 3, "height": 4}
 @pytest.mark.parametrize(
     ("finding", "boxes", "note", "field"),
     [
-        ("wrong", [], "", "finding"),
+        ("nothing", [], "", "finding"),
+        ("wrong", [], "", "wrong"),
+        ("wrong", [BOX], "", "finding"),
+        ("range", [], "", "boxes"),
+        ("missed", [BOX | {"y": 1e9}], "", "boxes.0"),
+        ("missed", [BOX] * 10_000, "", "boxes"),
         ("missed", [], "  ", "boxes"),
         ("clean", [BOX], "", "finding"),
         ("missed", [BOX] * 201, "", "boxes"),
