@@ -85,8 +85,8 @@ def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import picture_of
 
-    size, png = picture_of(body)
-    return dict(size), png
+    size, picture = picture_of(body, int(head.get("side", 0)))
+    return dict(size), picture
 
 
 def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from deid import intake, output, pool, report, tables
@@ -43,8 +43,8 @@ def run(
 
     ``progress`` is called with the number done, the number of all, and the row. With ``resume``
     the outputs of an interrupted run with the same key and profile are kept. Raises
-    :class:`Invalid` for wrong places and :class:`deid.output.DiskFull` when there is no room;
-    a single bad input never raises.
+    :class:`Invalid` for wrong places, :class:`deid.output.DiskFull` when there is no room and
+    :class:`deid.output.Unwritable` when outputs cannot be stored; a single bad input never raises.
     """
     return _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk).run(
         workers=workers, resume=resume, progress=progress
@@ -67,7 +67,6 @@ class _Run:
         self.pseudonyms = Pseudonyms(key)
         # Rows of another key, profile or version say nothing about this run's outputs.
         self.fingerprint = self.pseudonyms.name("run", f"{VERSION} {profile.digest}")
-        self.rows: dict[int, Row] = {}
         self.published = tables.Published()
         self.targets: set[str] = set()
 
@@ -80,35 +79,58 @@ class _Run:
             if self.quarantine is not None:
                 self.quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
                 output.sweep(self.quarantine)
-        except OSError:
+        except OSError as error:
+            if error.errno in output.FULL:
+                raise output.DiskFull from None
             raise Invalid(_("The output directory cannot be made."), field="DST") from None
-        output.sweep(self.dst)
-        former = [row for row in report.read(self.report_path) if _run_of(row) == self.fingerprint]
-        done = {
-            str(row["source"]): (str(row["target"]), str(row["digest"]))
-            for row in former
-            # A crosswalk must know every file, so none is taken as read where one is written.
-            if resume and self.crosswalk is None and row["target"] and row["kind"] != "table"
-        }
-        kept = {str(row["source"]): row for row in former} if resume else {}
-        journal = report.Journal(self.report_path, kept.values())
+        claimed = output.claim(self.dst)
         try:
-            self._inputs(sources, workers, done, kept, journal, progress)
+            output.sweep(self.dst)
+            summary = self._claimed(sources, workers, progress, resume=resume)
+        finally:
+            os.close(claimed)
+        summary.seconds = time.monotonic() - began
+        return summary
+
+    def _claimed(
+        self,
+        sources: list[intake.Source],
+        workers: int,
+        progress: Progress | None,
+        *,
+        resume: bool,
+    ) -> Summary:
+        former: set[str] = set()
+        done: dict[str, tuple[str, str]] = {}
+
+        def kept() -> Iterator[Row]:
+            for row in report.read(self.report_path):
+                if _run_of(row) != self.fingerprint:
+                    continue
+                if row["target"]:
+                    former.add(str(row["target"]))
+                if not resume:
+                    continue
+                # A crosswalk must know every file: none is taken as read where one is written.
+                if self.crosswalk is None and row["target"] and row["kind"] != "table":
+                    done[str(row["source"])] = (str(row["target"]), str(row["digest"]))
+                yield row
+
+        journal = report.Journal(self.report_path, kept())
+        try:
+            self._inputs(sources, workers, done, journal, progress)
             for folder in (self.dst, self.quarantine):
                 if folder is not None:
                     output.settle(folder)
-            summary = self._closed(former, journal)
+            return self._closed(former, journal)
         finally:
             journal.close()
-        summary.seconds = time.monotonic() - began
-        return summary
 
     def _inputs(
         self,
         sources: list[intake.Source],
         workers: int,
         done: Mapping[str, tuple[str, str]],
-        kept: Mapping[str, Row],
         journal: report.Journal,
         progress: Progress | None,
     ) -> None:
@@ -125,31 +147,30 @@ class _Run:
         )  # fmt: skip
         for task, row, mapped in pool.rows(settings, tasks, workers):
             if row["kind"] == "resumed":
-                row = {**kept[str(row["source"])], "status": "unchanged"}
+                row = {**journal.kept(str(row["source"])), "status": "unchanged"}
             if row["target"] and row["target"] in self.targets:
                 row = {**row, "status": "unchanged", "reason": "duplicate"}
             if self.crosswalk is not None:
                 self.crosswalk.add(mapped)
             self._account(task.index, task.source, row, journal)
             if progress is not None:
-                progress(len(self.rows), len(sources), row)
+                progress(len(journal), len(sources), row)
         cleaner = tables.TableCleaner(self.pseudonyms, self.published)
         for index, source in enumerate(sources):
             if patterns[index]:
                 row = self._table(cleaner, source, patterns[index])
                 self._account(index, source, row, journal)
                 if progress is not None:
-                    progress(len(self.rows), len(sources), row)
+                    progress(len(journal), len(sources), row)
 
     def _account(
         self, index: int, source: intake.Source, row: Row, journal: report.Journal
     ) -> None:
-        self.rows[index] = row
         if row["target"]:
             self.targets.add(str(row["target"]))
             if row["kind"] != "table":
                 self.published.add(source.name, str(row["target"]))
-        journal.add(row)
+        journal.add(index, row)
 
     def _subjects(self, sources: list[intake.Source], patterns: list[str]) -> dict[str, str]:
         """Whose each input is, where a table beside it says so."""
@@ -195,21 +216,17 @@ class _Run:
             reader.close()
         return row
 
-    def _closed(self, former: list[Row], journal: report.Journal) -> Summary:
+    def _closed(self, former: set[str], journal: report.Journal) -> Summary:
         """Remove outputs whose inputs are gone, and write the report in the inputs' order."""
-        for row in former:
-            target = str(row["target"])
-            if target and target not in self.targets:
-                (self.dst / target).unlink(missing_ok=True)
-        summary = Summary()
-        ordered = [self.rows[index] for index in sorted(self.rows)]
-        for row in ordered:
-            summary.add(row)
+        for target in former - self.targets:
+            (self.dst / target).unlink(missing_ok=True)
+        foreign = 0
         for folder, _folders, files in os.walk(self.dst):
             for name in files:
                 path = (Path(folder) / name).relative_to(self.dst).as_posix()
-                summary.foreign += path not in self.targets
-        journal.finish(ordered)
+                foreign += path not in self.targets
+        summary = journal.finish()
+        summary.foreign = foreign
         return summary
 
 
@@ -231,10 +248,14 @@ def _check_places(src: Path, dst: Path, report_path: Path, quarantine: Path | No
     if dst.exists() and not dst.is_dir():
         raise Invalid(_("DST must be a folder."), field="DST")
     for field, path in (("--report", report_path), ("--quarantine", quarantine)):
-        if path is None:
-            continue
-        place = path.resolve()
-        if place.is_relative_to(target):
-            raise Invalid(_("This must not lie under DST, which is published."), field=field)
-        if place == source or place.is_relative_to(source):
-            raise Invalid(_("This must not lie under SRC, which is only read."), field=field)
+        if path is not None:
+            check_beside(field, path, src, dst)
+
+
+def check_beside(field: str, path: Path, src: Path, dst: Path) -> None:
+    """Refuse a place under DST, which is published, or under SRC, which is only read."""
+    source, target, place = src.resolve(), dst.resolve(), path.resolve()
+    if place.is_relative_to(target):
+        raise Invalid(_("This must not lie under DST, which is published."), field=field)
+    if place == source or place.is_relative_to(source):
+        raise Invalid(_("This must not lie under SRC, which is only read."), field=field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import queue
 import subprocess
 import sys
@@ -103,10 +104,10 @@ class _Process:
                 "dst": str(settings.dst.absolute()),
                 "quarantine": str(settings.quarantine.absolute()) if settings.quarantine else "",
                 "run": settings.run,
-                "done": [[source, *rest] for source, rest in settings.done.items()],
                 "keep_map": settings.keep_map,
             },
             settings.key,
+            json.dumps([[source, *rest] for source, rest in settings.done.items()]).encode(),
         )
         return self.process
 
@@ -133,6 +134,8 @@ class _Process:
             )
             return lost, {}
         head = message[0]
+        if head.get("fatal") == "unwritable":
+            raise output.Unwritable(head["errno"])
         if "fatal" in head:
             raise output.DiskFull
         return head["row"], head["mapped"]

@@ -13,8 +13,8 @@ from deid.dicom.decode import stored
 LARGEST_SIDE = 2048
 
 
-def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
-    """A DICOM file or a photograph as PNG, at most 2048 wide.
+def picture_of(data: bytes, side: int = 0) -> tuple[dict[str, int], bytes]:
+    """A DICOM file or a photograph as PNG, at most 2048 wide; as a small JPEG with a ``side``.
 
     Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
 
@@ -33,9 +33,12 @@ def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
     else:
         image = _photo(data)
     size = {"width": image.width, "height": image.height}
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    image.thumbnail((side or LARGEST_SIDE, side or LARGEST_SIDE))
     target = io.BytesIO()
-    image.save(target, "PNG")
+    if side:
+        image.convert("RGB").save(target, "JPEG", quality=80)
+    else:
+        image.save(target, "PNG")
     return size, target.getvalue()
 
 
