@@ -13,6 +13,7 @@ from deid import output, page, pipeline, profile, progress, vault, verify
 from deid.report import STATUSES
 from policies.errors import CannotRun, Invalid, _
 
+MOST_SHARDS = 100_000
 USAGE = """glovebox deid SRC DST --key FILE [options]
        glovebox deid keygen FILE
        glovebox deid verify DST [--against SRC] [--pictures N]
@@ -43,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--report", type=Path, metavar="FILE", help="default: DST.report.jsonl")
+    parser.add_argument(
+        "--shard", metavar="K/N", help="clean only the K-th of N parts, and no tables"
+    )
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     parser.add_argument("--quarantine", type=Path, metavar="DIR", help="copy held files there")
     parser.add_argument(
@@ -199,6 +203,7 @@ def _deid(args: argparse.Namespace) -> int:
         quarantine=args.quarantine,
         progress=bar,
         crosswalk=walk,
+        shard=_shard_of(args.shard),
     )
     if bar is not None:
         bar.close()
@@ -218,6 +223,15 @@ def _deid(args: argparse.Namespace) -> int:
         words += f"; {summary.foreign} files in DST are not of this run"
     _say(args, summary.as_mapping(), f"{summary.inputs} inputs: {words}")
     return 1 if summary.statuses["failed"] or summary.foreign else 0
+
+
+def _shard_of(text: str | None) -> pipeline.Shard | None:
+    if text is None:
+        return None
+    number, _slash, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS:
+        return pipeline.Shard(int(number), int(count))
+    raise Invalid(_("A shard is written as K/N, the K-th of N, as in 2/8."), field="--shard")
 
 
 def _check_page(args: argparse.Namespace) -> None:
@@ -274,5 +288,5 @@ FOREIGN_OPTIONS = {
     "patients": "crosswalk",
 }
 OWN_OPTIONS = ("key", "report", "quarantine", "resume", "crosswalk", "crosswalk_key",
-               "html", "html_pictures", "html_originals",
+               "html", "html_pictures", "html_originals", "shard",
                *FOREIGN_OPTIONS)  # fmt: skip

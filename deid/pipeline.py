@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deid import intake, output, pool, report, tables
@@ -19,6 +20,19 @@ VERSION = "2"
 # A report is a file that others may write: a target that could climb out of DST is not believed.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.[a-z0-9]+|")
 Progress = Callable[[int, int, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a batch, by the keyed digest of each input's place in it."""
+
+    number: int
+    count: int
+
+    def has(self, name: str, pseudonyms: Pseudonyms) -> bool:
+        """Whether the input of that name belongs to it."""
+        digest = pseudonyms.digest("shard", name)
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
 
 def default_report(dst: Path) -> Path:
@@ -38,17 +52,22 @@ def run(
     quarantine: Path | None = None,
     progress: Progress | None = None,
     crosswalk: Crosswalk | None = None,
+    shard: Shard | None = None,
 ) -> Summary:
     """De-identify everything under ``src`` into ``dst`` and write the report.
+
+    With a ``shard`` only its inputs are cleaned, and no tables: they speak of the files of all
+    shards. Where the outputs and rows of all shards have been put together, a run with ``resume``
+    and no shard makes the rest and leaves what a run without shards would have.
 
     ``progress`` is called with the number done, the number of all, and the row. With ``resume``
     the outputs of an interrupted run with the same key and profile are kept. Raises
     :class:`Invalid` for wrong places, :class:`deid.output.DiskFull` when there is no room and
     :class:`deid.output.Unwritable` when outputs cannot be stored; a single bad input never raises.
     """
-    return _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk).run(
-        workers=workers, resume=resume, progress=progress
-    )
+    started = _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk)
+    started.shard = shard
+    return started.run(workers=workers, resume=resume, progress=progress)
 
 
 class _Run:
@@ -67,6 +86,7 @@ class _Run:
         self.pseudonyms = Pseudonyms(key)
         # Rows of another key, profile or version say nothing about this run's outputs.
         self.fingerprint = self.pseudonyms.name("run", f"{VERSION} {profile.digest}")
+        self.shard: Shard | None = None
         self.published = tables.Published()
         self.targets: set[str] = set()
 
@@ -140,7 +160,9 @@ class _Run:
             pool.Task(index, source, subjects.get(source.name, ""))
             for index, source in enumerate(sources)
             if not patterns[index]
+            and (self.shard is None or self.shard.has(source.name, self.pseudonyms))
         ]
+        expected = len(sources) if self.shard is None else len(tasks)
         settings = pool.Settings(
             self.key, self.profile, self.dst, self.quarantine, self.fingerprint, done,
             self.crosswalk is not None,
@@ -154,14 +176,16 @@ class _Run:
                 self.crosswalk.add(mapped)
             self._account(task.index, task.source, row, journal)
             if progress is not None:
-                progress(len(journal), len(sources), row)
+                progress(len(journal), expected, row)
+        if self.shard is not None:
+            return
         cleaner = tables.TableCleaner(self.pseudonyms, self.published)
         for index, source in enumerate(sources):
             if patterns[index]:
                 row = self._table(cleaner, source, patterns[index])
                 self._account(index, source, row, journal)
                 if progress is not None:
-                    progress(len(journal), len(sources), row)
+                    progress(len(journal), expected, row)
 
     def _account(
         self, index: int, source: intake.Source, row: Row, journal: report.Journal

@@ -144,6 +144,7 @@ def test_what_is_no_file_or_becomes_none_is_held_and_waited_for_by_nobody(
     os.mknod(src / "HWANGBO null", 0o600 | 0o020000, os.makedev(1, 3))
     (src / "link").symlink_to("/etc")
     (src / os.fsdecode(b"\xff\xfe HWANGBO.dcm")).write_bytes(b"no image")
+
     def swap(done: int, _all: int, _row: Any) -> None:
         if done == 1:
             victim.unlink()
