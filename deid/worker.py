@@ -190,10 +190,12 @@ def main() -> None:
     )
     try:
         while (message := channel.receive(requests)) is not None:
-            task = message[0]
+            rows = []
             try:
-                row = worker.process(Source(**task["source"]), task["subject"])
-                channel.send(answers, {"row": row, "mapped": worker.mapped})
+                for task in message[0]["tasks"]:
+                    row = worker.process(Source(**task["source"]), task["subject"])
+                    rows.append((row, worker.mapped))
+                channel.send(answers, {"rows": rows})
             except output.DiskFull:
                 channel.send(answers, {"fatal": "disk-full"})
             except output.Unwritable as error:
