@@ -71,7 +71,7 @@ def _here(settings: Settings, tasks: Sequence[Task]) -> Iterator[tuple[Task, rep
         for task in tasks:
             if task.source.size > LARGE:
                 # Its file is mapped; see deid.intake.Reader.read.
-                yield task, *apart.work(task)
+                yield from apart.work([task])
             else:
                 yield task, worker.process(task.source, task.subject), worker.mapped
     finally:

@@ -260,7 +260,12 @@ class Judge:
 
     def holds(self, cell: Cell, tag: int, place: Place) -> bool:
         """Whether the cell could be looked at there; fails where it is not as the page says."""
-        pair = self.pair(place, tag, kept=cell.word == "keep")
+        try:
+            pair = self.pair(place, tag, kept=cell.word == "keep")
+        except Quarantined as held:
+            if held.reason == "head-volume":
+                return False  # some devices show heads only, and nothing of theirs is published
+            raise
         if not pair:
             return False
         one, other = pair
@@ -382,7 +387,11 @@ def test_what_no_iod_defines_goes_wherever_it_stands(name: str, decoder: Decoder
         strange = sorted(tags - stands.keys())
         before = file_with(place, *(element(tag, planted(tag, 0)) for tag in strange))
         assert says(before)
-        after = judge.clean(before)
+        try:
+            after = judge.clean(before)
+        except Quarantined as held:
+            assert held.reason == "head-volume", place
+            continue
         assert not says(after), place
         left = [
             f"{tag:08X}"
@@ -492,7 +501,11 @@ def test_each_option_alone_does_what_its_column_says(option: str, decoder: Decod
             for place in where.get((tag, kind), ()):
                 if looked_at == LOOKED_AT:
                     break
-                pair = judge.pair(place, tag, kept=letter == "K")
+                try:
+                    pair = judge.pair(place, tag, kept=letter == "K")
+                except Quarantined as held:
+                    assert held.reason == "head-volume", place
+                    continue
                 looked_at += bool(pair)
                 if not pair:
                     continue
