@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deid import pipeline, profile, progress, vault, verify
+from deid import output, page, pipeline, profile, progress, vault, verify
 from deid.report import STATUSES
-from policies.errors import Invalid, _
+from policies.errors import CannotRun, Invalid, _
 
+MOST_SHARDS = 100_000
 USAGE = """glovebox deid SRC DST --key FILE [options]
        glovebox deid keygen FILE
        glovebox deid verify DST [--against SRC] [--pictures N]
@@ -43,8 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--report", type=Path, metavar="FILE", help="default: DST.report.jsonl")
+    parser.add_argument(
+        "--shard", metavar="K/N", help="clean only the K-th of N parts, and no tables"
+    )
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     parser.add_argument("--quarantine", type=Path, metavar="DIR", help="copy held files there")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the report as a page with pictures, too"
+    )
+    parser.add_argument(
+        "--html-pictures", type=int, metavar="N",
+        help=f"so many pictures at most on the page (default: {page.PICTURES})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--html-originals", action="store_true",
+        help="show the originals beside their pictures: the page then identifies",
+    )  # fmt: skip
     parser.add_argument(
         "--crosswalk", type=Path, metavar="FILE",
         help="write old and new identifiers there, encrypted, or add them to what is there",
@@ -68,7 +83,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one of the commands."""
+    """Run one of the commands. Raises nothing that would print a place of the file system."""
+    try:
+        return _run(args)
+    except OSError as error:
+        if error.errno in output.FULL:
+            raise output.DiskFull from None
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise CannotRun(_("A file could not be read or written: {reason}."), reason=reason
+                        ) from None  # fmt: skip
+    except KeyboardInterrupt:
+        raise CannotRun(_("Stopped. What was finished stays; go on with --resume.")) from None
+
+
+def _run(args: argparse.Namespace) -> int:
     word = WORDS.get(args.src)
     if word is None:
         return _deid(args)
@@ -161,28 +189,62 @@ def _deid(args: argparse.Namespace) -> int:
         raise Invalid(_("At least one worker is needed."), field="--workers")
     key = vault.read_key(args.key)
     walk = _walk_of(args, key)
+    _check_page(args)
+    chosen = profile.load(args.profile)
     bar = progress.bar("cleaned", json=args.json)
     summary = pipeline.run(
         Path(args.src),
         Path(args.dst),
         key=key,
-        profile=profile.load(args.profile),
+        profile=chosen,
         workers=args.workers,
         report=args.report,
         resume=args.resume,
         quarantine=args.quarantine,
         progress=bar,
         crosswalk=walk,
+        shard=_shard_of(args.shard),
     )
     if bar is not None:
         bar.close()
     if walk is not None:
         walk.save(args.crosswalk)
+    if args.html is not None:
+        page.write(
+            args.html,
+            args.report or pipeline.default_report(Path(args.dst)),
+            dst=Path(args.dst),
+            profile=chosen,
+            pictures=page.PICTURES if args.html_pictures is None else args.html_pictures,
+            originals=Path(args.src) if args.html_originals else None,
+        )
     words = ", ".join(f"{summary.statuses[name]} {name}" for name in STATUSES)
     if summary.foreign:
         words += f"; {summary.foreign} files in DST are not of this run"
     _say(args, summary.as_mapping(), f"{summary.inputs} inputs: {words}")
     return 1 if summary.statuses["failed"] or summary.foreign else 0
+
+
+def _shard_of(text: str | None) -> pipeline.Shard | None:
+    if text is None:
+        return None
+    number, _slash, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_SHARDS:
+        return pipeline.Shard(int(number), int(count))
+    raise Invalid(_("A shard is written as K/N, the K-th of N, as in 2/8."), field="--shard")
+
+
+def _check_page(args: argparse.Namespace) -> None:
+    if args.html is None:
+        if args.html_originals or args.html_pictures is not None:
+            raise Invalid(_("Say where the page goes: --html FILE."), field="--html")
+        return
+    if args.html_pictures is not None and args.html_pictures < 0:
+        raise Invalid(_("This must be a number of pictures."), field="--html-pictures")
+    pipeline.check_beside("--html", args.html, Path(args.src), Path(args.dst))
+    beside = (args.report or pipeline.default_report(Path(args.dst)), args.key, args.crosswalk)
+    if args.html.is_dir() or args.html.resolve() in [each.resolve() for each in beside if each]:
+        raise Invalid(_("The page needs a file of its own."), field="--html")
 
 
 def _walk_of(args: argparse.Namespace, key: bytes) -> vault.Crosswalk | None:
@@ -226,4 +288,5 @@ FOREIGN_OPTIONS = {
     "patients": "crosswalk",
 }
 OWN_OPTIONS = ("key", "report", "quarantine", "resume", "crosswalk", "crosswalk_key",
+               "html", "html_pictures", "html_originals", "shard",
                *FOREIGN_OPTIONS)  # fmt: skip

@@ -90,8 +90,10 @@ def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import LARGEST_SIDE, picture_of
 
-    size, png = picture_of(body, largest=int(head.get("largest", LARGEST_SIDE)))
-    return dict(size), png
+    size, picture = picture_of(
+        body, largest=int(head.get("largest", LARGEST_SIDE)), small=bool(head.get("small"))
+    )
+    return dict(size), picture
 
 
 def _frames(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:

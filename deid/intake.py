@@ -19,7 +19,7 @@ from policies.errors import Invalid, _
 FILE_BYTES = 4 << 30
 MEMBERS = 200_000
 # A member that grows more than this, and is large, is taken for a bomb.
-EXPANSION, SMALL_BYTES = 200, 64 << 20
+EXPANSION, SMALL_BYTES, MANY_BYTES = 200, 64 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _members(path: Path, name: str, prefix: str) -> Iterator[Source]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         yield Source(str(path), "", name, 0, "bad-zip")
         return
-    if len(entries) > MEMBERS:
+    if len(entries) > MEMBERS or _is_bomb(entries, path):
         yield Source(str(path), "", name, 0, "too-large")
         return
     files = [entry for entry in entries if not entry.is_dir()]
@@ -105,6 +105,12 @@ def _members(path: Path, name: str, prefix: str) -> Iterator[Source]:
         if times[entry.filename] > 1:
             refused = "doubled-member"
         yield Source(str(path), entry.filename, prefix + entry.filename, entry.file_size, refused)
+
+
+def _is_bomb(entries: list[zipfile.ZipInfo], path: Path) -> bool:
+    """Whether a zip holds far more than its bytes can: many members that share them."""
+    whole = sum(entry.file_size for entry in entries)
+    return whole > MANY_BYTES and whole > EXPANSION * path.stat().st_size
 
 
 def _refused(entry: zipfile.ZipInfo) -> str:
@@ -148,9 +154,14 @@ class Reader:
             raise Quarantined(source.refused)
         try:
             if not source.member:
-                descriptor = os.open(source.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                # A pipe put in the file's place since the walk must not keep the batch waiting.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(source.path, flags)
                 with os.fdopen(descriptor, "rb", buffering=0) as handle:
-                    size = os.fstat(descriptor).st_size
+                    status = os.fstat(descriptor)
+                    size = status.st_size
+                    if not stat.S_ISREG(status.st_mode):
+                        raise Quarantined("changed")
                     if size > FILE_BYTES:
                         raise Quarantined("too-large")
                     data = mapped(descriptor) if size > LARGE else handle.readall()

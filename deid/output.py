@@ -7,18 +7,21 @@ compares every output with its digest before it believes it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from deid.spill import Buffer, pieces
-from policies.errors import CannotRun, _
+from policies.errors import CannotRun, Invalid, _
 
 PART_PREFIX = ".glovebox-"
 PART_SUFFIX = ".part"
@@ -39,6 +42,26 @@ class DiskFull(CannotRun):
         )
 
 
+class Unwritable(CannotRun):
+    """The output directory cannot be written any more; what was finished stays."""
+
+    def __init__(self, reason: int | None = None) -> None:
+        super().__init__(
+            _(
+                "The output directory cannot be written: {reason}. Nothing was lost: mend that "
+                "and run the same command again with --resume."
+            ),
+            code="deid.unwritable",
+            reason=os.strerror(reason or errno.EIO),
+        )
+        self.errno = reason
+
+
+def cannot_store(error: OSError) -> CannotRun:
+    """What to raise for a failed write; the error's own text would name the file."""
+    return DiskFull() if error.errno in FULL else Unwritable(error.errno)
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file as hex digits."""
     with path.open("rb") as handle:
@@ -56,7 +79,8 @@ def digest_of_bytes(data: Buffer) -> str:
 def write(root: Path, target: str, chunks: Iterable[Buffer]) -> tuple[str, bool]:
     """Write ``root/target`` atomically; return its SHA-256 and whether anything changed.
 
-    A file that already holds exactly these bytes is left alone. Raises :class:`DiskFull`.
+    A file that already holds exactly these bytes is left alone. Raises :class:`DiskFull` and
+    :class:`Unwritable`.
     """
     parts = list(chunks)
     hasher = hashlib.sha256()
@@ -85,10 +109,52 @@ def write(root: Path, target: str, chunks: Iterable[Buffer]) -> tuple[str, bool]
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
+        raise cannot_store(error) from None
+    return digest, True
+
+
+@contextlib.contextmanager
+def draft(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, there under its name once the block has ended well.
+
+    Raises :class:`DiskFull`.
+    """
+    part = path.parent / f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
+        part.replace(path)
+    except OSError as error:
+        raise cannot_store(error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def claim(root: Path) -> int:
+    """Take a folder for one run, and show that it can be written; closing the number frees it.
+
+    Raises :class:`Invalid` while another run has it: each would remove the other's drafts.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Invalid(_("Another run is writing there; wait for its end."), field="DST") from None
+    except OSError:
+        pass  # a file system without locks
+    probe = root / f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        os.close(descriptor)
         if error.errno in FULL:
             raise DiskFull from None
-        raise
-    return digest, True
+        raise Invalid(_("The output directory cannot be written."), field="DST") from None
+    return descriptor
 
 
 def _size_of(path: Path) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deid import intake, output, pool, report, tables
@@ -19,6 +20,19 @@ VERSION = "2"
 # A report is a file that others may write: a target that could climb out of DST is not believed.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]+/)?[A-Za-z0-9_-]+\.[a-z0-9]+|")
 Progress = Callable[[int, int, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of a batch, by the keyed digest of each input's place in it."""
+
+    number: int
+    count: int
+
+    def has(self, name: str, pseudonyms: Pseudonyms) -> bool:
+        """Whether the input of that name belongs to it."""
+        digest = pseudonyms.digest("shard", name)
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
 
 def default_report(dst: Path) -> Path:
@@ -38,17 +52,22 @@ def run(
     quarantine: Path | None = None,
     progress: Progress | None = None,
     crosswalk: Crosswalk | None = None,
+    shard: Shard | None = None,
 ) -> Summary:
     """De-identify everything under ``src`` into ``dst`` and write the report.
 
+    With a ``shard`` only its inputs are cleaned, and no tables: they speak of the files of all
+    shards. Where the outputs and rows of all shards have been put together, a run with ``resume``
+    and no shard makes the rest and leaves what a run without shards would have.
+
     ``progress`` is called with the number done, the number of all, and the row. With ``resume``
     the outputs of an interrupted run with the same key and profile are kept. Raises
-    :class:`Invalid` for wrong places and :class:`deid.output.DiskFull` when there is no room;
-    a single bad input never raises.
+    :class:`Invalid` for wrong places, :class:`deid.output.DiskFull` when there is no room and
+    :class:`deid.output.Unwritable` when outputs cannot be stored; a single bad input never raises.
     """
-    return _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk).run(
-        workers=workers, resume=resume, progress=progress
-    )
+    started = _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk)
+    started.shard = shard
+    return started.run(workers=workers, resume=resume, progress=progress)
 
 
 class _Run:
@@ -67,7 +86,7 @@ class _Run:
         self.pseudonyms = Pseudonyms(key)
         # Rows of another key, profile or version say nothing about this run's outputs.
         self.fingerprint = self.pseudonyms.name("run", f"{VERSION} {profile.digest}")
-        self.rows: dict[int, Row] = {}
+        self.shard: Shard | None = None
         self.published = tables.Published()
         self.targets: set[str] = set()
 
@@ -80,35 +99,58 @@ class _Run:
             if self.quarantine is not None:
                 self.quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
                 output.sweep(self.quarantine)
-        except OSError:
+        except OSError as error:
+            if error.errno in output.FULL:
+                raise output.DiskFull from None
             raise Invalid(_("The output directory cannot be made."), field="DST") from None
-        output.sweep(self.dst)
-        former = [row for row in report.read(self.report_path) if _run_of(row) == self.fingerprint]
-        done = {
-            str(row["source"]): (str(row["target"]), str(row["digest"]))
-            for row in former
-            # A crosswalk must know every file, so none is taken as read where one is written.
-            if resume and self.crosswalk is None and row["target"] and row["kind"] != "table"
-        }
-        kept = {str(row["source"]): row for row in former} if resume else {}
-        journal = report.Journal(self.report_path, kept.values())
+        claimed = output.claim(self.dst)
         try:
-            self._inputs(sources, workers, done, kept, journal, progress)
+            output.sweep(self.dst)
+            summary = self._claimed(sources, workers, progress, resume=resume)
+        finally:
+            os.close(claimed)
+        summary.seconds = time.monotonic() - began
+        return summary
+
+    def _claimed(
+        self,
+        sources: list[intake.Source],
+        workers: int,
+        progress: Progress | None,
+        *,
+        resume: bool,
+    ) -> Summary:
+        former: set[str] = set()
+        done: dict[str, tuple[str, str]] = {}
+
+        def kept() -> Iterator[Row]:
+            for row in report.read(self.report_path):
+                if _run_of(row) != self.fingerprint:
+                    continue
+                if row["target"]:
+                    former.add(str(row["target"]))
+                if not resume:
+                    continue
+                # A crosswalk must know every file: none is taken as read where one is written.
+                if self.crosswalk is None and row["target"] and row["kind"] != "table":
+                    done[str(row["source"])] = (str(row["target"]), str(row["digest"]))
+                yield row
+
+        journal = report.Journal(self.report_path, kept())
+        try:
+            self._inputs(sources, workers, done, journal, progress)
             for folder in (self.dst, self.quarantine):
                 if folder is not None:
                     output.settle(folder)
-            summary = self._closed(former, journal)
+            return self._closed(former, journal)
         finally:
             journal.close()
-        summary.seconds = time.monotonic() - began
-        return summary
 
     def _inputs(
         self,
         sources: list[intake.Source],
         workers: int,
         done: Mapping[str, tuple[str, str]],
-        kept: Mapping[str, Row],
         journal: report.Journal,
         progress: Progress | None,
     ) -> None:
@@ -118,38 +160,41 @@ class _Run:
             pool.Task(index, source, subjects.get(source.name, ""))
             for index, source in enumerate(sources)
             if not patterns[index]
+            and (self.shard is None or self.shard.has(source.name, self.pseudonyms))
         ]
+        expected = len(sources) if self.shard is None else len(tasks)
         settings = pool.Settings(
             self.key, self.profile, self.dst, self.quarantine, self.fingerprint, done,
             self.crosswalk is not None,
         )  # fmt: skip
         for task, row, mapped in pool.rows(settings, tasks, workers):
             if row["kind"] == "resumed":
-                row = {**kept[str(row["source"])], "status": "unchanged"}
+                row = {**journal.kept(str(row["source"])), "status": "unchanged"}
             if row["target"] and row["target"] in self.targets:
                 row = {**row, "status": "unchanged", "reason": "duplicate"}
             if self.crosswalk is not None:
                 self.crosswalk.add(mapped)
             self._account(task.index, task.source, row, journal)
             if progress is not None:
-                progress(len(self.rows), len(sources), row)
+                progress(len(journal), expected, row)
+        if self.shard is not None:
+            return
         cleaner = tables.TableCleaner(self.pseudonyms, self.published)
         for index, source in enumerate(sources):
             if patterns[index]:
                 row = self._table(cleaner, source, patterns[index])
                 self._account(index, source, row, journal)
                 if progress is not None:
-                    progress(len(self.rows), len(sources), row)
+                    progress(len(journal), expected, row)
 
     def _account(
         self, index: int, source: intake.Source, row: Row, journal: report.Journal
     ) -> None:
-        self.rows[index] = row
         if row["target"]:
             self.targets.add(str(row["target"]))
             if row["kind"] != "table":
                 self.published.add(source.name, str(row["target"]))
-        journal.add(row)
+        journal.add(index, row)
 
     def _subjects(self, sources: list[intake.Source], patterns: list[str]) -> dict[str, str]:
         """Whose each input is, where a table beside it says so."""
@@ -195,21 +240,17 @@ class _Run:
             reader.close()
         return row
 
-    def _closed(self, former: list[Row], journal: report.Journal) -> Summary:
+    def _closed(self, former: set[str], journal: report.Journal) -> Summary:
         """Remove outputs whose inputs are gone, and write the report in the inputs' order."""
-        for row in former:
-            target = str(row["target"])
-            if target and target not in self.targets:
-                (self.dst / target).unlink(missing_ok=True)
-        summary = Summary()
-        ordered = [self.rows[index] for index in sorted(self.rows)]
-        for row in ordered:
-            summary.add(row)
+        for target in former - self.targets:
+            (self.dst / target).unlink(missing_ok=True)
+        foreign = 0
         for folder, _folders, files in os.walk(self.dst):
             for name in files:
                 path = (Path(folder) / name).relative_to(self.dst).as_posix()
-                summary.foreign += path not in self.targets
-        journal.finish(ordered)
+                foreign += path not in self.targets
+        summary = journal.finish()
+        summary.foreign = foreign
         return summary
 
 
@@ -231,10 +272,14 @@ def _check_places(src: Path, dst: Path, report_path: Path, quarantine: Path | No
     if dst.exists() and not dst.is_dir():
         raise Invalid(_("DST must be a folder."), field="DST")
     for field, path in (("--report", report_path), ("--quarantine", quarantine)):
-        if path is None:
-            continue
-        place = path.resolve()
-        if place.is_relative_to(target):
-            raise Invalid(_("This must not lie under DST, which is published."), field=field)
-        if place == source or place.is_relative_to(source):
-            raise Invalid(_("This must not lie under SRC, which is only read."), field=field)
+        if path is not None:
+            check_beside(field, path, src, dst)
+
+
+def check_beside(field: str, path: Path, src: Path, dst: Path) -> None:
+    """Refuse a place under DST, which is published, or under SRC, which is only read."""
+    source, target, place = src.resolve(), dst.resolve(), path.resolve()
+    if place.is_relative_to(target):
+        raise Invalid(_("This must not lie under DST, which is published."), field=field)
+    if place == source or place.is_relative_to(source):
+        raise Invalid(_("This must not lie under SRC, which is only read."), field=field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import queue
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from deid.spill import LARGE
 from deid.vault import Pseudonyms
 from deid.worker import FileWorker
 
+PORTION, PORTION_BYTES = 16, 512 << 10
 Mapped = dict[str, dict[str, str]]
 
 
@@ -69,7 +71,7 @@ def _here(settings: Settings, tasks: Sequence[Task]) -> Iterator[tuple[Task, rep
         for task in tasks:
             if task.source.size > LARGE:
                 # Its file is mapped; see deid.intake.Reader.read.
-                yield task, *apart.work(task)
+                yield from apart.work([task])
             else:
                 yield task, worker.process(task.source, task.subject), worker.mapped
     finally:
@@ -103,26 +105,33 @@ class _Process:
                 "dst": str(settings.dst.absolute()),
                 "quarantine": str(settings.quarantine.absolute()) if settings.quarantine else "",
                 "run": settings.run,
-                "done": [[source, *rest] for source, rest in settings.done.items()],
                 "keep_map": settings.keep_map,
             },
             settings.key,
+            json.dumps([[source, *rest] for source, rest in settings.done.items()]).encode(),
         )
         return self.process
 
-    def work(self, task: Task) -> tuple[report.Row, Mapped]:
+    def work(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, report.Row, Mapped]]:
+        """The rows of some tasks. Where the worker dies of one, they are done one by one."""
         message = None
         try:
             process = self.start()
-            channel.send(
-                cast(BinaryIO, process.stdin),
-                {"source": dataclasses.asdict(task.source), "subject": task.subject},
-            )
+            asked = [
+                {"source": dataclasses.asdict(task.source), "subject": task.subject}
+                for task in tasks
+            ]
+            channel.send(cast(BinaryIO, process.stdin), {"tasks": asked})
             message = channel.receive(cast(BinaryIO, process.stdout))
         except (OSError, ValueError):
             message = None
         if message is None:
             self.close()
+            if len(tasks) > 1:
+                for task in tasks:
+                    yield from self.work([task])
+                return
+            (task,) = tasks
             name = Pseudonyms(self.settings.key).name("input", task.source.name)
             lost = report.row(
                 f"unread-{name}",
@@ -131,11 +140,15 @@ class _Process:
                 run=self.settings.run,
                 reason="worker-crash",
             )
-            return lost, {}
+            yield task, lost, {}
+            return
         head = message[0]
+        if head.get("fatal") == "unwritable":
+            raise output.Unwritable(head["errno"])
         if "fatal" in head:
             raise output.DiskFull
-        return head["row"], head["mapped"]
+        for task, (row, mapped) in zip(tasks, head["rows"], strict=True):
+            yield task, row, mapped
 
     def close(self) -> None:
         if self.process is not None:
@@ -156,10 +169,28 @@ class _Process:
 _Answer = tuple[Task, report.Row, Mapped]
 
 
-def _in_processes(settings: Settings, tasks: Sequence[Task], workers: int) -> Iterator[_Answer]:
-    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+def _portions(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
+    """Small inputs go together, because asking costs as much as cleaning one.
+
+    Few enough that at the end no worker waits long for another.
+    """
+    most = max(1, min(PORTION, len(tasks) // (workers * 16)))
+    portion: list[Task] = []
+    size = 0
     for task in tasks:
-        waiting.put(task)
+        if portion and (len(portion) >= most or size + task.source.size > PORTION_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(task)
+        size += task.source.size
+    if portion:
+        yield portion
+
+
+def _in_processes(settings: Settings, tasks: Sequence[Task], workers: int) -> Iterator[_Answer]:
+    waiting: queue.SimpleQueue[list[Task]] = queue.SimpleQueue()
+    for portion in _portions(tasks, workers):
+        waiting.put(portion)
     answers: queue.SimpleQueue[_Answer | BaseException | None] = queue.SimpleQueue()
     stopped = threading.Event()
 
@@ -168,10 +199,11 @@ def _in_processes(settings: Settings, tasks: Sequence[Task], workers: int) -> It
         try:
             while not stopped.is_set():
                 try:
-                    task = waiting.get_nowait()
+                    portion = waiting.get_nowait()
                 except queue.Empty:
                     break
-                answers.put((task, *process.work(task)))
+                for answer in process.work(portion):
+                    answers.put(answer)
         except BaseException as error:  # handed to the caller's thread, which raises it
             answers.put(error)
         finally:

@@ -6,14 +6,18 @@ its end the rows are written once more in the order of the inputs.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from deid import output
+from policies.errors import Invalid, _
 
 STATUSES = ("written", "unchanged", "quarantined", "failed")
 Row = dict[str, Any]
@@ -87,54 +91,105 @@ def row(
     }
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a report; a last line that was cut off by a kill is left out."""
-    rows: list[Row] = []
+def read(path: Path) -> Iterator[Row]:
+    """The rows of a report, one after another; a line that was cut off by a kill is left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return rows
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and "source" in value and "status" in value:
-            rows.append(value)
-    return rows
+        handle = path.open("rb")
+    except OSError:
+        return
+    with handle:
+        for line in handle:
+            value = _row_of(line)
+            if value is not None:
+                yield value
+
+
+def _row_of(line: bytes) -> Row | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and "source" in value and "status" in value else None
 
 
 class Journal:
-    """The report while a run goes on."""
+    """The report while a run goes on: on the disk, with the place of every row, not in memory."""
 
-    def __init__(self, path: Path, rows: Iterable[Row]) -> None:
+    def __init__(self, path: Path, kept: Iterable[Row]) -> None:
+        """Begin with the rows of a former run, which stay findable by their source.
+
+        The former report stands until they are written. Raises :class:`Invalid` where the report
+        cannot be written or another run writes it.
+        """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle: TextIO = path.open("w", encoding="utf-8")
-        for each in rows:
-            self._line(each)
-        self._handle.flush()
-
-    def _line(self, each: Row) -> None:
-        self._handle.write(json.dumps(each, ensure_ascii=True) + "\n")
-
-    def add(self, each: Row) -> None:
-        """Append a row and hand it to the system, so that a killed process loses none."""
+        self._places: dict[int, int] = {}  # of a row, by the place of its input
+        self._kept: dict[str, int] = {}
         try:
-            self._line(each)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            former = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _lock(former)
+                with output.draft(path) as begun:
+                    for each in kept:
+                        self._kept[str(each["source"])] = begun.tell()
+                        begun.write(_line(each))
+            finally:
+                os.close(former)
+            self._handle: BinaryIO = path.open("r+b")
+            _lock(self._handle.fileno())
+            self._end = self._handle.seek(0, os.SEEK_END)
+        except (OSError, output.Unwritable):
+            raise Invalid(_("The report cannot be written there."), field="--report") from None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, index: int, each: Row) -> None:
+        """Append the row of an input and hand it to the system: a killed process loses none."""
+        line = _line(each)
+        try:
+            self._handle.seek(self._end)
+            self._handle.write(line)
             self._handle.flush()
         except OSError as error:
-            raise output.DiskFull from error
+            raise output.cannot_store(error) from None
+        self._places[index] = self._end
+        self._end += len(line)
+
+    def kept(self, source: str) -> Row:
+        """The former run's row of a source."""
+        return self._at(self._kept[source])
+
+    def _at(self, place: int) -> Row:
+        self._handle.seek(place)
+        row: Row = json.loads(self._handle.readline())
+        return row
 
     def close(self) -> None:
         """Close the file as it is."""
-        try:
+        with contextlib.suppress(OSError):
             self._handle.close()
-        except OSError:
-            return
 
-    def finish(self, rows: Iterable[Row]) -> None:
-        """Replace the journal by the final rows, atomically."""
-        self._handle.close()
-        lines = [json.dumps(each, ensure_ascii=True) + "\n" for each in rows]
-        output.write(self.path.parent, self.path.name, [line.encode() for line in lines])
+    def finish(self) -> Summary:
+        """Replace the journal by the final rows in the order of the inputs, and count them."""
+        summary = Summary()
+        with output.draft(self.path) as final:
+            for index in sorted(self._places):
+                row = self._at(self._places[index])
+                summary.add(row)
+                final.write(_line(row))
+        return summary
+
+
+def _line(each: Row) -> bytes:
+    return (json.dumps(each, ensure_ascii=True) + "\n").encode()
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Invalid(_("Another run writes this report; wait for its end."), field="--report"
+                      ) from None  # fmt: skip
+    except OSError:
+        return  # a file system without locks

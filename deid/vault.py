@@ -85,7 +85,9 @@ class Pseudonyms:
 
     def digest(self, domain: str, value: str) -> bytes:
         """32 bytes for an identifier of one domain (patient, uid, accession, ...)."""
-        return hmac.digest(self._key, f"{domain}\0{value}".encode(), "sha256")
+        return hmac.digest(
+            self._key, f"{domain}\0{value}".encode("utf-8", "surrogatepass"), "sha256"
+        )
 
     def patient(self, identifier: str) -> str:
         """The pseudonym of a patient number: ``P`` and 15 base-32 letters (75 bits)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -19,7 +20,8 @@ from deid.photo_room import suffix_of
 from deid.profile import Profile, from_document
 from deid.quarantine import Quarantined
 from deid.spill import Buffer
-from deid.vault import Pseudonyms
+from deid.vault import KEY_BYTES, Pseudonyms
+from policies.errors import CannotRun
 
 UNSUPPORTED = (
     (b"%PDF", "document"),
@@ -58,7 +60,7 @@ class FileWorker:
         self.mapped: dict[str, dict[str, str]] = {}
 
     def process(self, source: Source, subject: str) -> report.Row:
-        """Clean one input. Raises :class:`deid.output.DiskFull`; anything else becomes a row."""
+        """Clean one input. Raises what :func:`deid.output.write` does; all else becomes a row."""
         began = time.monotonic()
         self.mapped = {}
         digest = ""
@@ -70,8 +72,8 @@ class FileWorker:
             row = self._already(digest)
             if row is None:
                 kind, row = self._cleaned(data, digest, subject)
-        except output.DiskFull:
-            raise
+        except CannotRun:
+            raise  # what cannot be stored is nothing of this input
         except Quarantined as held:
             row = self._row(digest, "quarantined", kind=kind, reason=held.reason)
         except OSError as error:  # a large value found no room beside the outputs
@@ -173,7 +175,8 @@ def main() -> None:
     first = channel.receive(requests)
     if first is None:
         return
-    settings, key = first
+    settings, body = first
+    key, done = bytes(body[:KEY_BYTES]), json.loads(bytes(body[KEY_BYTES:]))
     # What is too large for memory lies, without a name, on the disk that the outputs go to.
     tempfile.tempdir = settings["dst"]
     worker = FileWorker(
@@ -182,17 +185,21 @@ def main() -> None:
         dst=Path(settings["dst"]),
         quarantine=Path(settings["quarantine"]) if settings["quarantine"] else None,
         run=settings["run"],
-        done={source: (target, digest) for source, target, digest in settings["done"]},
+        done={source: (target, digest) for source, target, digest in done},
         keep_map=settings["keep_map"],
     )
     try:
         while (message := channel.receive(requests)) is not None:
-            task = message[0]
+            rows = []
             try:
-                row = worker.process(Source(**task["source"]), task["subject"])
-                channel.send(answers, {"row": row, "mapped": worker.mapped})
+                for task in message[0]["tasks"]:
+                    row = worker.process(Source(**task["source"]), task["subject"])
+                    rows.append((row, worker.mapped))
+                channel.send(answers, {"rows": rows})
             except output.DiskFull:
                 channel.send(answers, {"fatal": "disk-full"})
+            except output.Unwritable as error:
+                channel.send(answers, {"fatal": "unwritable", "errno": error.errno})
     finally:
         worker.close()
 

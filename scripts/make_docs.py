@@ -18,6 +18,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deid.dicom import plan
+    from deid.profile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -50,6 +55,7 @@ ACTION_WORDS: Mapping[str, str] = {
     "layer": "new name",
 }
 NOWHERE = "remove (no IOD)"
+HELD = "file held"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -98,13 +104,13 @@ def conformance() -> str:
     from deid.profile import OPTION_CODES, load, shipped
 
     profiles = [load(name) for name in shipped()]
-    kinds = attribute_types()
+    kinds = [reach(profile) for profile in profiles]
     rows, counts = [], dict.fromkeys((profile.name for profile in profiles), 0)
     for row in plan.table().values():
         cells = []
-        for profile in profiles:
-            cell = effect(row.tag, kinds.get(row.tag, frozenset()), profile)
-            counts[profile.name] += cell not in ("remove", NOWHERE)
+        for profile, types in zip(profiles, kinds, strict=True):
+            cell = effect(row.tag, types.get(row.tag, {}), profile)
+            counts[profile.name] += cell not in ("remove", NOWHERE, HELD)
             cells.append(cell)
         rows.append([f"`{_tag(row.tag)}`", row.keyword, row.basic, *cells])
     chosen = [
@@ -125,7 +131,9 @@ def conformance() -> str:
                 "sequence that it stands in, defines it (PS3.3); whatever else a file carries is "
                 f"removed first. *{NOWHERE}* marks attributes that no IOD of the maps defines, so "
                 "they never stay. Where the action depends on the attribute's type in its module, "
-                "each is named: 1 (needs a value), 2 (may be empty), 3 (may be absent).",
+                "each is named: 1 (needs a value), 2 (may be empty), 3 (may be absent). A test "
+                "reads this page, plants a value for every cell and looks at what the cleaner "
+                "writes (`tests/deid/test_conformance.py`).",
                 "Afterwards every file gets, whatever the profile: the SOP class, a SOP Instance "
                 "UID, the patient's pseudonym as Patient ID (and as Patient's Name unless the "
                 "profile has a keep-list), the attributes that say how it was de-identified "
@@ -133,11 +141,16 @@ def conformance() -> str:
                 table(
                     ["word", "what is done"],
                     [
-                        ["remove", "the attribute goes (X)"],
+                        ["remove", "the attribute goes (X), or the sequence that it stands in"],
+                        [HELD, "it stands only in files that the profile quarantines whole"],
                         ["empty", "the attribute stays without a value (Z)"],
                         ["dummy", "a fixed value of its VR that says nothing (D)"],
                         ["new UID", "a keyed UID under 2.25, the same for the same UID (U)"],
-                        ["pseudonym", "a keyed pseudonym, the same for the same value"],
+                        [
+                            "pseudonym",
+                            "a keyed pseudonym, the same for the same value; the numbers and names "
+                            "of patients all become the one of the file's patient",
+                        ],
                         [
                             "date",
                             "moved by the patient's one shift of whole days; times of day stay (C)",
@@ -183,6 +196,9 @@ def conformance() -> str:
                 "Not removed outright: "
                 + ", ".join(f"{count} by `{name}`" for name, count in counts.items())
                 + ".",
+                "Gone whatever an option would keep: "
+                + ", ".join(row.keyword for row in plan.table().values() if _never(row))
+                + ".",
                 table(["tag", "keyword", "basic", *names], rows),
             ]
         )
@@ -190,24 +206,77 @@ def conformance() -> str:
     )
 
 
-def attribute_types() -> Mapping[str, frozenset[str]]:
-    """Return the types (1, 2, 3) that each attribute has anywhere in the IODs and sequences."""
+def _never(row: plan.Row) -> bool:
+    """Whether a row's options change nothing, because the attribute or all around it goes."""
     from deid.dicom import plan
 
-    iods = plan._iods()
-    found: dict[str, set[str]] = {f"{tag:08X}": {"3"} for tag in plan.ALSO_TOP}
-    for packed in (*iods.modules.values(), *iods.sequences.values()):
-        for tag, kind in plan._unpacked(packed):
-            found.setdefault(f"{tag:08X}", set()).add(kind[0])
-    return {tag: frozenset(kinds) for tag, kinds in found.items()}
+    if not row.options or "X" in row.tag:
+        return False
+    # The item that says who contributed is written anew.
+    return int(row.tag, 16) in plan.ALWAYS_GONE or row.keyword.startswith("Contribution")
 
 
-def effect(tag: str, kinds: frozenset[str], profile: object) -> str:
+def reach(profile: Profile) -> Mapping[str, Mapping[str, str]]:
+    """Return where an attribute of each type (1, 2, 3) may stand under a profile, by tag.
+
+    The answers: ``open`` (the rules decide), ``nodes`` (only in content items), ``closed`` (only
+    in sequences that go), ``held`` (only in files that are quarantined), ``observer`` (reports
+    keep its items where the table empties it). The freest one counts.
+    """
+    from deid.dicom import clean, content, plan
+
+    iods, rules = plan._iods(), plan.Plan(profile)
+    found: dict[str, dict[str, str]] = {}
+    seen: set[tuple[int, str]] = set()
+
+    def table_rule(tag: int, kind: str) -> plan.Rule:
+        return plan.rule_for(tag, kind, profile)
+
+    def visit(kinds: Iterable[tuple[int, str]], how: str, kept: Mapping[int, plan.Rule]) -> None:
+        deeper = []
+        for tag, kind in kinds:
+            here = "closed" if how == "nodes" and tag not in content.own_tags() else how
+            types = found.setdefault(f"{tag:08X}", {})
+            if here == "open" and tag in kept and kept[tag].action != table_rule(tag, kind).action:
+                here = "observer"
+            types[kind[0]] = min(here, types.get(kind[0], here), key=REACH.index)
+            if f"{tag:08X}" in iods.sequences:
+                inner = here
+                if here in ("open", "observer"):
+                    action = kept[tag].action if tag in kept else ""
+                    inner = {"items": "open", "content": "nodes"}.get(action, "closed")
+                elif here == "nodes" and tag != content.CONTENT:
+                    inner = "open" if tag == content.REFERENCED else "closed"
+                deeper.append((tag, inner))
+        for tag, inner in deeper:
+            if (tag, inner) not in seen:
+                seen.add((tag, inner))
+                packed = iods.sequences[f"{tag:08X}"]
+                visit(plan._unpacked(packed), inner, rules.inside(tag))
+
+    for sop_class, iod in iods.sop_classes.items():
+        types: dict[int, str] = dict.fromkeys(plan.ALSO_TOP, "3")
+        for module in iods.iods[iod]:
+            for tag, kind in plan._unpacked(iods.modules.get(module, {})):
+                types[tag] = min(kind, types.get(tag, kind))
+        how = "held" if clean.held_whole(sop_class, profile) else "open"
+        top: Mapping[int, plan.Rule] = rules.top(sop_class)
+        report = content.is_report(sop_class) and how == "open"
+        nodes = {tag for tag in types if report and tag in content.own_tags()}
+        if report:
+            top = content.rules_beside(top)
+        visit(((tag, kind) for tag, kind in types.items() if tag not in nodes), how, top)
+        visit(((tag, kind) for tag, kind in types.items() if tag in nodes), "nodes", top)
+    return found
+
+
+REACH = ("observer", "open", "nodes", "closed", "held")
+
+
+def effect(tag: str, kinds: Mapping[str, str], profile: Profile) -> str:
     """Return what a profile does to one row, in words; by type where it differs."""
     from deid.dicom import plan
-    from deid.profile import Profile
 
-    assert isinstance(profile, Profile)
     if tag == "PRIVATE":
         return "keep the safe list" if profile.has("retain_safe_private") else "remove"
     if "X" in tag:  # a repeating group: curves, overlays
@@ -216,9 +285,15 @@ def effect(tag: str, kinds: frozenset[str], profile: object) -> str:
         return "new UID"  # the file meta information is written anew from the cleaned data set
     if not kinds:
         return NOWHERE
+    closed = {
+        "observer": f"{ACTION_WORDS['empty']}, in reports {ACTION_WORDS['items']}",
+        "nodes": ACTION_WORDS["content"],
+        "closed": ACTION_WORDS["remove"],
+        "held": HELD,
+    }
     by_kind = {
-        kind: ACTION_WORDS[plan.rule_for(int(tag, 16), kind, profile).action]
-        for kind in sorted(kinds)
+        kind: closed.get(how) or ACTION_WORDS[plan.rule_for(int(tag, 16), kind, profile).action]
+        for kind, how in sorted(kinds.items())
     }
     if len(set(by_kind.values())) == 1:
         return next(iter(by_kind.values()))

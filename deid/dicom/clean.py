@@ -12,6 +12,7 @@ from deid.dicom.header import TEXT_VRS, HeaderCleaner, value_of
 from deid.dicom.layout import layout
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
+from deid.profile import Profile
 from deid.quarantine import Quarantined
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -20,9 +21,6 @@ HELD = (
     (STORAGE + "104.", "encapsulated-document"),
     (STORAGE + "11.", "presentation-state"),
     (STORAGE + "9.", "waveform"),
-    (STORAGE + "77.1.1.1", "video"),
-    (STORAGE + "77.1.2.1", "video"),
-    (STORAGE + "77.1.4.1", "video"),
     (STORAGE + "66", "raw-data"),
     (STORAGE + "91.", "annotation"),
     ("1.2.840.10008.1.3.10", "dicomdir"),
@@ -133,27 +131,17 @@ class DicomCleaner:
             raise Quarantined("dicomdir")
         if not sop_class:
             raise Quarantined("no-sop-class")
-        if sop_class not in NOT_HELD and not self._is_cleaned(sop_class):
-            for prefix, reason in HELD:
-                if sop_class.startswith(prefix) and (
-                    reason != "video" or sop_class in VIDEO_CLASSES
-                ):
-                    if reason == "video" and file.syntax in stream.NATIVE:
-                        continue
-                    raise Quarantined(reason)
+        reason = held_whole(sop_class, self.profile)
+        if not reason and sop_class in VIDEO_CLASSES and file.syntax not in stream.NATIVE:
+            reason = "video"
+        if reason:
+            raise Quarantined(reason)
         if not plan.is_known(sop_class):
             if not values.is_registered(sop_class):
                 raise Quarantined("private-sop-class")
             if not any(element.tag in pixels.PIXEL_TAGS for element in file.elements):
                 raise Quarantined("unknown-sop-class")
         return sop_class
-
-    def _is_cleaned(self, sop_class: str) -> bool:
-        """Whether the profile cleans a class that is held without its option."""
-        if sop_class in graphics.SOFTCOPY_STATES:
-            return self.profile.has("clean_graphics")
-        report = content.is_report(sop_class) and plan.is_known(sop_class)
-        return report and self.profile.has(content.OPTION)
 
     def _pixels(
         self, file: DicomFile, cleaned: list[Element], *, detect: bool
@@ -173,6 +161,21 @@ class DicomCleaner:
         return pixels.clean(
             cleaned, file.syntax, self.decoder, detect=detect, marks=marks if detect else ()
         )
+
+
+def held_whole(sop_class: str, profile: Profile) -> str:
+    """Why a profile holds every file of a SOP class, empty where it cleans them."""
+    if sop_class in NOT_HELD:
+        return ""
+    if sop_class in graphics.SOFTCOPY_STATES and profile.has("clean_graphics"):
+        return ""
+    report = content.is_report(sop_class) and plan.is_known(sop_class)
+    if report and profile.has(content.OPTION):
+        return ""
+    for prefix, reason in HELD:
+        if sop_class.startswith(prefix):
+            return reason
+    return ""
 
 
 def _with_identity(

@@ -117,6 +117,18 @@ def own_tags() -> frozenset[int]:
     return _NODE_TAGS
 
 
+def rules_beside(rules: Mapping[int, Rule]) -> dict[int, Rule]:
+    """The rules for the top level of a report, without what :func:`document` answers for."""
+    beside = {tag: rule for tag, rule in rules.items() if tag not in _NODE_TAGS}
+    # A report only names schemes that are not public, and none of those is left.
+    beside.pop(SCHEME_IDENTIFICATION, None)
+    observers = beside.get(VERIFYING_OBSERVER)
+    if observers is not None and observers.action == "empty":
+        # A verified report has an observer (PS3.3 C.17.2): one without a name.
+        beside[VERIFYING_OBSERVER] = observers._replace(action="items")
+    return beside
+
+
 def items(
     element: Element, plan: Plan, work: Worker, encodings: tuple[str, ...]
 ) -> list[list[Element]]:

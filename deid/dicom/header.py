@@ -137,14 +137,7 @@ class _Work:
     ) -> list[Element]:
         """The top level of a structured report, its tree cleaned node by node."""
         tree = content.document(elements, self.cleaner.plan, self, encodings)
-        rules = {tag: rule for tag, rule in rules.items() if tag not in content.own_tags()}
-        # A report only names schemes that are not public, and none of those is left.
-        rules.pop(content.SCHEME_IDENTIFICATION, None)
-        observers = rules.get(content.VERIFYING_OBSERVER)
-        if observers is not None and observers.action == "empty":
-            # A verified report has an observer (PS3.3 C.17.2): one without a name.
-            rules[content.VERIFYING_OBSERVER] = observers._replace(action="items")
-        kept = self.data_set(elements, rules, encodings, at_top=True)
+        kept = self.data_set(elements, content.rules_beside(rules), encodings, at_top=True)
         for tag in content.own_tags():
             self.result.actions.pop(f"{tag:08X}", None)
         self.result.actions[f"{content.CONTENT:08X}"] = LETTERS["content"]

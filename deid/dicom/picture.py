@@ -17,8 +17,10 @@ LARGEST_SIDE = 2048
 MOST_FIELDS, LONGEST_TEXT = 1000, 300
 
 
-def picture_of(data: bytes, *, largest: int = LARGEST_SIDE) -> tuple[dict[str, int], bytes]:
-    """A DICOM file or a photograph as PNG, at most ``largest`` wide and high.
+def picture_of(
+    data: bytes, *, largest: int = LARGEST_SIDE, small: bool = False
+) -> tuple[dict[str, int], bytes]:
+    """A DICOM file or a photograph as PNG, at most ``largest`` wide and high; ``small`` as JPEG.
 
     Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
 
@@ -36,7 +38,12 @@ def picture_of(data: bytes, *, largest: int = LARGEST_SIDE) -> tuple[dict[str, i
     else:
         image = _photo(data)
     size = {"width": image.width, "height": image.height}
-    return size, _png(image, largest)
+    if not small:
+        return size, _png(image, largest)
+    image.thumbnail((largest, largest))
+    target = io.BytesIO()
+    image.convert("RGB").save(target, "JPEG", quality=80)
+    return size, target.getvalue()
 
 
 def frames_of(data: bytes, *, most: int) -> tuple[list[int], int, list[bytes]]:

@@ -223,7 +223,9 @@ class _Parser:
                     ordered, seen = False, {element.tag for element in elements}
                 if tag in seen:
                     raise Quarantined("doubled-tag")
-            if depth == 0 and last >= PIXEL_DATA and tag not in (PADDING, SIGNATURES):
+            # Vendors write private groups behind the picture (7FE1); they go like all others.
+            behind = tag in (PADDING, SIGNATURES) or group & 1
+            if depth == 0 and last >= PIXEL_DATA and not behind:
                 raise Quarantined("trailing-bytes")
             last = max(last, tag)
             if not ordered:

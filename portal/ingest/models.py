@@ -42,6 +42,25 @@ class Intake(Leased):
     quarantine_destroyed_at = models.DateTimeField(null=True, blank=True)
 
 
+class Shard(Leased):
+    """A part of a large batch that one worker cleans, on whichever machine."""
+
+    intake = models.ForeignKey(Intake, on_delete=models.CASCADE, related_name="shards")
+    number = models.PositiveIntegerField()
+    count = models.PositiveIntegerField()
+    # Of the originals and the profile: what other originals left is never taken for this.
+    basis = models.CharField(max_length=64)
+    done = models.PositiveIntegerField(default=0)
+    done_at = models.DateTimeField(null=True, blank=True)
+    object_name = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["number"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["intake", "number"], name="shard_once")
+        ]
+
+
 class ReportRow(models.Model):
     """What became of one original; it names the original by digest only."""
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,20 @@ from policies.errors import UserError, _
 from portal import blobs, dropbox, keys, workplace
 from portal.catalog.contents import Contents, dataset_manifest
 from portal.catalog.models import Dataset, DatasetVersion
-from portal.ingest import profile, program, quarantine, room, sampling, storing
-from portal.ingest.models import Intake, ReviewItem
+from portal.ingest import profile, program, quarantine, room, sampling, sharding, storing
+from portal.ingest.models import Intake, ReviewItem, Shard
 from portal.leases import Lease
+from portal.tasking import hint
 
-FOLDERS = ("ingest", "pictures", "boxes")
+FOLDERS = ("ingest", "pictures", "boxes", "shard")
 LARGEST_SIDE = 1 << 20  # pixels
 PICTURES_AT_ONCE = 100
 SHOWN_FRAMES, MOST_FRAMES = 64, 1 << 31
 
 
-def folder_of(version_id: int, what: str) -> str:
-    """Return the name of a work folder; the intake's lease is the right to use it."""
-    return f"{what}-{version_id}"
+def folder_of(number: int, what: str) -> str:
+    """Return the name of a work folder; the lease of its intake or shard is the right to it."""
+    return f"{what}-{number}"
 
 
 def pseudonym_key(dataset: Dataset) -> bytes:
@@ -88,16 +90,73 @@ def count_members(path: Path) -> int:
 
 
 def de_identify(intake: Intake, lease: Lease) -> None:
-    """Run the pipeline on a version's originals and store what it wrote."""
+    """Run the pipeline on a version's originals and store what it wrote.
+
+    A large batch is cut into shards first, and this ends; when they are made, it puts them
+    together: the same run, over all, finds their outputs and makes only the tables.
+    """
     version = intake.version
-    work = workplace.folder(folder_of(version.pk, "ingest"))
+    rules = profile.document(version.dataset)
+    name = folder_of(version.pk, "ingest")
+    basis = sharding.basis_of(intake, rules)
+    if intake.shards.filter(basis=basis).exists() and sharding.are_open(intake):
+        return
+    work = workplace.folder(name)
     source = originals(intake, work)
-    Intake.objects.filter(pk=intake.pk).update(total=count_members(source), done=0)
+    inputs = count_members(source)
+    Intake.objects.filter(pk=intake.pk).update(total=inputs)
+    if not sharding.cut(intake, lease, inputs=inputs, basis=basis):
+        workplace.remove(name)
+        return
     written = room.make(work / "room")
-    rules = work / "profile.toml"
-    rules.write_text(profile.document(version.dataset), encoding="utf-8")
-    job = program.Job(
-        name=f"deid-{version.pk}",
+    if intake.shards.exists():
+        sharding.gather(intake, written)
+    log = work / "log"
+    job = _job(intake, work, source, rules, name=f"deid-{version.pk}")
+    with _shown(lambda done: Intake.objects.filter(pk=intake.pk).update(done=done), written):
+        program.run(job, log=log, cancel=lease.lost)
+    rows = storing.report_rows(intake, written, "report.jsonl")
+    if len(rows) != program.summary(log)["inputs"]:
+        raise room.BadResult("the report has not a row for every original")
+    quarantine.keep(intake, lease, written, rows)
+    storing.store(intake, lease, written / "published", rows)
+    sharding.drop(intake)
+    workplace.remove(name)
+
+
+def de_identify_shard(shard: Shard, lease: Lease) -> None:
+    """Clean one shard's originals and keep the result for whoever puts them together."""
+    intake = shard.intake
+    rules = profile.document(intake.version.dataset)
+    name = folder_of(shard.pk, "shard")
+    if sharding.basis_of(intake, rules) != shard.basis:
+        hint("ingest.run", intake.version_id)
+        return
+    work = workplace.folder(name)
+    source = originals(intake, work)
+    written = room.make(work / "room")
+    log = work / "log"
+    part = ("--shard", f"{shard.number}/{shard.count}")
+    job = _job(intake, work, source, rules, *part, name=f"deid-{intake.version_id}-{shard.number}")
+
+    def show(done: int) -> None:
+        Shard.objects.filter(pk=shard.pk).update(done=done)
+        sharding.show(intake.pk)
+
+    with _shown(show, written):
+        program.run(job, log=log, cancel=lease.lost)
+    program.summary(log)
+    sharding.keep(shard, lease, written, work / "packed")
+    workplace.remove(name)
+
+
+def _job(
+    intake: Intake, work: Path, source: Path, rules: str, *more: str, name: str
+) -> program.Job:
+    document = work / "profile.toml"
+    document.write_text(rules, encoding="utf-8")
+    return program.Job(
+        name=name,
         module="deid",
         arguments=(
             "/originals.zip",
@@ -114,27 +173,19 @@ def de_identify(intake: Intake, lease: Lease) -> None:
             "/made/quarantine",
             "--resume",
             "--json",
+            *more,
         ),
-        reads={"/originals.zip": source, "/profile.toml": rules},
-        writes=written,
-        stdin=pseudonym_key(version.dataset).hex().encode(),
+        reads={"/originals.zip": source, "/profile.toml": document},
+        writes=work / "room",
+        stdin=pseudonym_key(intake.version.dataset).hex().encode(),
     )
-    log = work / "log"
-    with _shown(intake, written):
-        program.run(job, log=log, cancel=lease.lost)
-    rows = storing.report_rows(intake, written, "report.jsonl")
-    if len(rows) != program.summary(log)["inputs"]:
-        raise room.BadResult("the report has not a row for every original")
-    quarantine.keep(intake, lease, written, rows)
-    storing.store(intake, lease, written / "published", rows)
-    workplace.remove(folder_of(version.pk, "ingest"))
 
 
 class _shown:
-    """While the block runs, the number of finished files is written to the intake's row."""
+    """While the block runs, the number of finished files is shown."""
 
-    def __init__(self, intake: Intake, folder: Path) -> None:
-        self.intake, self.folder = intake, folder
+    def __init__(self, show: Callable[[int], object], folder: Path) -> None:
+        self.show, self.folder = show, folder
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -143,7 +194,7 @@ class _shown:
         while not self.over.wait(2):
             done = room.count_lines(self.folder, "report.jsonl")
             if done != shown:
-                Intake.objects.filter(pk=self.intake.pk).update(done=done)
+                self.show(done)
                 shown = done
         connection.close()
 

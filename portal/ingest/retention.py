@@ -21,8 +21,8 @@ from bundle.destruction import Certificate, sign_destruction
 from portal import blobs, dropbox, keys, workplace
 from portal.audit.record import record
 from portal.catalog.models import DatasetVersion
-from portal.ingest import quarantine
-from portal.ingest.models import Destruction, Intake, ReviewItem
+from portal.ingest import quarantine, sharding
+from portal.ingest.models import Destruction, Intake, ReviewItem, Shard
 from portal.ingest.pipeline import FOLDERS
 from portal.leases import free, hold
 from portal.tasking import hint
@@ -49,6 +49,7 @@ def destroy_originals(intake: Intake) -> None:
         Intake.objects.filter(pk=row.pk).update(destroyed_at=timezone.now(), sealed_key=None)
         made = _recorded(row.version, "originals", gone, row.bytes)
     finish(made)
+    sharding.drop(intake)
     destroy_pictures(intake.version)
 
 
@@ -198,11 +199,19 @@ def _keys_left(made: Destruction) -> bool:
     return rows_of.exclude(wrapped_key=None).exists()
 
 
-def _wanted(name: str) -> bool:
+def _wanted(what: str, number: int) -> bool:
     """Whether the next worker goes on with a folder: so while its version is being ingested."""
-    what, _dash, number = name.rpartition("-")
-    versions = DatasetVersion.objects.filter(pk=int(number), state="ingesting")
-    return what == "ingest" and versions.exists()
+    if what == "shard":
+        shards = Shard.objects.filter(pk=number, done_at=None)
+        return shards.filter(intake__version__state="ingesting").exists()
+    return what == "ingest" and DatasetVersion.objects.filter(pk=number, state="ingesting").exists()
+
+
+def _owner(what: str, number: int) -> Intake | Shard | None:
+    """Return the row whose lease is the right to a folder."""
+    if what == "shard":
+        return Shard.objects.filter(pk=number).first()
+    return Intake.objects.filter(version_id=number).first()
 
 
 def stale_folders() -> list[str]:
@@ -210,9 +219,10 @@ def stale_folders() -> list[str]:
     found = []
     for path in workplace.root().iterdir():
         match = _OURS.fullmatch(path.name)
-        if match is None or _wanted(path.name):
+        if match is None or _wanted(match[1], int(match[2])):
             continue
-        if not Intake.objects.filter(version_id=int(match[2])).exclude(free()).exists():
+        owner = _owner(match[1], int(match[2]))
+        if owner is None or type(owner)._default_manager.filter(free(), pk=owner.pk).exists():
             found.append(path.name)
     return found
 
@@ -220,18 +230,18 @@ def stale_folders() -> list[str]:
 def sweep() -> int:
     """Remove the plaintext that killed workers left; return how many folders there were.
 
-    Each removal holds the intake's lease, so that no worker begins in that folder meanwhile.
+    Each removal holds the lease on its row, so that no worker begins in that folder meanwhile.
     """
     count = 0
     for name in stale_folders():
-        number = int(name.rpartition("-")[2])
-        intake = Intake.objects.filter(version_id=number).first()
-        if intake is None:
+        what, _dash, number = name.rpartition("-")
+        owner = _owner(what, int(number))
+        if owner is None:
             workplace.remove(name)
             count += 1
             continue
-        with hold(Intake, intake.pk, seconds=60) as lease:
-            if lease is not None and not _wanted(name):
+        with hold(type(owner), owner.pk, seconds=60) as lease:
+            if lease is not None and not _wanted(what, int(number)):
                 workplace.remove(name)
                 count += 1
     return count

@@ -17,8 +17,8 @@ from portal.catalog.actions import move
 from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import policy_of
 from portal.ingest import mending, pipeline, retention
-from portal.ingest.models import Destruction, Intake, ReviewItem
-from portal.leases import Lease, hold
+from portal.ingest.models import Destruction, Intake, ReviewItem, Shard
+from portal.leases import Lease, free, hold
 from portal.tasking import RETRY, hint, task
 
 LEASE_SECONDS = 60
@@ -55,6 +55,34 @@ def run(version_id: int) -> None:
                 # retry begins anew.
                 _check(lease)
                 workplace.remove(pipeline.folder_of(version_id, "ingest"))
+                raise
+
+
+def _shard_failed(shard_id: int, *, reason: str) -> None:
+    for version_id in Shard.objects.filter(pk=shard_id).values_list(
+        "intake__version_id", flat=True
+    ):
+        _failed(version_id, reason=reason)
+
+
+@task("ingest.shard", on_failure=_shard_failed)
+def shard(shard_id: int) -> None:
+    """De-identify one part of a large batch."""
+    rows = Shard.objects.filter(done_at=None, intake__version__state="ingesting")
+    part = rows.select_related("intake__version__dataset").filter(pk=shard_id).first()
+    if part is None:
+        return
+    with hold(Shard.objects.filter(done_at=None), part.pk, seconds=LEASE_SECONDS) as lease:
+        if lease is None:
+            return
+        with _only_while_held(lease):
+            try:
+                pipeline.de_identify_shard(part, lease)
+            except RETRY:
+                raise
+            except Exception:
+                _check(lease)
+                workplace.remove(pipeline.folder_of(shard_id, "shard"))
                 raise
 
 
@@ -160,6 +188,9 @@ def due() -> None:
     """Hint whatever waits: versions being ingested, pictures, boxes, ends of retention."""
     for pk in DatasetVersion.objects.filter(state="ingesting").values_list("pk", flat=True):
         hint("ingest.run", pk)
+    parts = Shard.objects.filter(free(), done_at=None, intake__version__state="ingesting")
+    for pk in parts.values_list("pk", flat=True):
+        hint("ingest.shard", pk)
     waiting = ReviewItem.objects.filter(
         version__state="in_qa", after_object="", unseen="", finding=""
     )

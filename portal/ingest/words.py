@@ -11,81 +11,24 @@ from django.utils.translation import gettext_noop as _
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID
 
+from deid import words
 from portal.ingest.marks import mark_of
 
-# Why a file was held back, or cannot be shown.
+# The portal's own words for a file; all others come from the program that de-identifies.
 REASONS = {
-    "bad-pixels": _("its pixel data do not fit its header"),
-    "bad-structure": _("its structure is broken"),
-    "bad-table": _("the table cannot be read as its description says"),
-    "bad-vr": _("a value has a type that the standard does not know"),
-    "bad-zip": _("the zip file cannot be read"),
-    "burned-in": _("it says that identifying text is in its pixels, and none could be masked"),
-    "cannot-decode": _("its pixels cannot be decoded"),
-    "code-value": _("a coded value may hold free text"),
-    "decoder-crash": _("the decoder ended while reading it"),
-    "decoder-timeout": _("the decoder took too long"),
-    "dicomdir": _("a directory of other files is not published"),
-    "doubled-member": _("the zip holds the name twice"),
-    "doubled-tag": _("an element stands in it twice"),
-    "empty": _("it is empty"),
-    "encapsulated-document": _("documents inside DICOM are not published"),
-    "head-volume": _("a face could be rebuilt from this volume"),
-    "missing": _("the original or the published file is gone"),
-    "original-destroyed": _("the originals were destroyed after their time"),
-    "modality": _("this modality is not handled"),
-    "nested-zip": _("a zip inside the zip"),
-    "no-sop-class": _("it does not say what it is"),
-    "not-clean": _("after cleaning something of the metadata was still there"),
-    "not-dicom": _("it is no DICOM file, photograph or declared table"),
-    "path-outside": _("its name leads out of the zip"),
-    "presentation-state": _("presentation states may hold free text"),
-    "private-sop-class": _("a private kind of object"),
-    "raw-data": _("raw data cannot be checked"),
-    "sample-type": _("its kind of pixels is not handled"),
-    "second-table": _("the set holds such a table already"),
-    "several-pictures": _("it holds several pictures"),
-    "structured-report": _("structured reports hold free text"),
-    "too-large": _("it is too large"),
-    "trailing-bytes": _("something stands behind its end"),
-    "truncated": _("it is cut off"),
-    "truncated-pixels": _("its pixel data are cut off"),
-    "undeclared-file": _("the set's description does not name it"),
-    "unknown-sop-class": _("an unknown kind of object"),
-    "unreadable": _("it cannot be read"),
-    "unsupported-format": _("this picture format is not handled"),
-    "video": _("video is not handled"),
-    "worker-crash": _("the worker ended while reading it"),
+    **words.REASONS,
     "marked by the security officer": _("marked by the security officer"),
+    "original-destroyed": _("the originals were destroyed after their time"),
 }
-# What PS3.15 table E.1-1 calls the actions.
-ACTIONS = {
-    "D": _("replaced by a dummy"),
-    "Z": _("emptied"),
-    "X": _("removed"),
-    "K": _("kept"),
-    "P": _("replaced by a pseudonym"),
-    "C": _("cleaned"),
-    "U": _("replaced by another UID, unless it is the standard's own"),
-}
-BOXES = {
-    "text": _("text"),
-    "face": _("faces"),
-    "plate": _("number plates"),
-    "officer": _("drawn by an officer"),
-}
+BOXES = {**words.BOXES, "officer": _("drawn by an officer")}
 # Why a file is in the sample; empty for chance.
 WHY = {
+    **words.REVIEWS,
     "every image": _("every image is examined"),
     "secondary capture": _("a secondary capture"),
     "ultrasound": _("ultrasound"),
     "low score": _("a detector was unsure"),
-    "plates": _("number plates are not looked for by a detector"),
     "a box was taken away": _("a box was taken away"),
-    "pixels not searched": _("its pixels were not searched"),
-    "graphics not searched": _("its graphics were not searched"),
-    "body part not said": _("it does not say which part of the body it shows"),
-    "not every frame searched by itself": _("not every frame was searched by itself"),
 }
 
 
@@ -124,7 +67,7 @@ def changes(actions: dict[str, str]) -> list[Change]:
         if len(number) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in number):
             keyword = keyword_for_tag(int(number, 16))
             shown = f"({number[:4]},{number[4:]})".upper()
-        found.append(Change(shown, keyword, gettext(ACTIONS.get(action, action))))
+        found.append(Change(shown, keyword, gettext(words.ACTIONS.get(action, action))))
     return found
 
 

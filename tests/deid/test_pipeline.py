@@ -398,3 +398,25 @@ def test_every_zip_and_every_name_in_it_has_a_row(tmp_path: Path, headers_only: 
     assert summary.reasons == {"empty": 2, "doubled-member": 2}
     assert summary.inputs == 4
     assert digests(tmp_path / "out") == {}
+
+
+def test_shards_together_are_what_one_run_makes(tmp_path: Path, headers_only: Profile) -> None:
+    src = tree(tmp_path / "src", 16)
+    names = [path.relative_to(src).as_posix() for path in sorted(src.rglob("*.dcm"))]
+    lines = "".join(f"{name},P{number // 2},x,train\n" for number, name in enumerate(names))
+    (src / "labels.csv").write_text("file,subject,label,split\n" + lines)
+    (src / "held.dcm").write_text("no image")
+    run(src, tmp_path / "whole", headers_only)
+    rows = ""
+    for number in (3, 1, 2):
+        part = run(src, tmp_path / "parts", headers_only, shard=pipeline.Shard(number, 3),
+                   report=tmp_path / f"{number}.jsonl")  # fmt: skip
+        assert 0 < part.inputs < 17 and part.statuses["unchanged"] == 0
+        rows += (tmp_path / f"{number}.jsonl").read_text()
+    assert len(rows.splitlines()) == 17 and "labels.csv" not in digests(tmp_path / "parts")
+    (tmp_path / "parts.jsonl").write_text(rows)
+    last = run(src, tmp_path / "parts", headers_only, resume=True)
+    assert last.statuses == {"unchanged": 16, "written": 1, "quarantined": 1}
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    own = [(row["source"], row["target"]) for row in rows_of(tmp_path / "parts.jsonl")]
+    assert own == [(row["source"], row["target"]) for row in rows_of(tmp_path / "whole.jsonl")]
