@@ -66,7 +66,9 @@ def _dicom(data: bytes, marks: Marks, decoder: Decoder) -> list[bytes | memoryvi
 
 
 def _photo(data: bytes, marks: Marks, decoder: Decoder) -> bytes:
-    return decoder.ask({"operation": "mask", "marks": marks}, data)[1]
+    parts: list[bytes] = []
+    whole = decoder.ask({"operation": "mask", "marks": marks}, data, sink=parts.append)[1]
+    return whole or b"".join(parts)
 
 
 def main(argv: Sequence[str]) -> int:

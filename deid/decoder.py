@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 ADDRESS_SPACE = 16 << 30
 
+Tell = Callable[[bytes], None]
+"""Says that the work goes on, with the next part of a long answer."""
 
-def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+
+def _dicom(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.decode import examine
     from deid.pixels.interface import Box
 
@@ -57,7 +61,7 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 _searches: dict[str, Search] = {}
 
 
-def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _part(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom import decode
 
     if head["first"]:
@@ -76,32 +80,38 @@ def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     return {"boxes": found, "fill": list(fill), "doubt": search.doubt}, b""
 
 
-def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _photo(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.photo_room import clean_bytes
 
-    return clean_bytes(head, body)
+    return clean_bytes(head, body, lambda: tell(b""))
 
 
-def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _video(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
+    from deid.photo_room import clean_film
+
+    return clean_film(head, body, tell)
+
+
+def _picture(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import picture_of
 
     size, png = picture_of(body)
     return dict(size), png
 
 
-def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.dicom.picture import masked_photo
+def _mask(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
+    from deid.stills import masked
 
-    return {}, masked_photo(body, [[int(side) for side in mark] for mark in head["marks"]])
+    return {}, masked(body, [[int(side) for side in mark] for mark in head["marks"]], tell)
 
 
-def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _text(_head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.pixels.stroke_network import StrokeNetwork
     from deid.text_again import text_in
 
     # The network that sees strokes and nothing in tissue or at the edges of masks: whoever masks
     # may guess, whoever accuses must be sure.
-    boxes, whole = text_in(body, StrokeNetwork())
+    boxes, whole = text_in(body, StrokeNetwork(), lambda: tell(b""))
     return {
         "boxes": [[box.x, box.y, box.width, box.height] for box in boxes],
         "whole": whole,
@@ -109,17 +119,21 @@ def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 OPERATIONS = {
-    "dicom": _dicom, "part": _part, "photo": _photo, "picture": _picture, "mask": _mask,
-    "text": _text,
+    "dicom": _dicom, "part": _part, "photo": _photo, "video": _video, "picture": _picture,
+    "mask": _mask, "text": _text,
 }  # fmt: skip
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until the stream ends. A failure is one word, never the file's own text."""
+
+    def tell(part: bytes) -> None:
+        channel.send(answers, {"goes on": True}, part)
+
     while (message := channel.receive(requests)) is not None:
         head, body = message
         try:
-            answer, pixels = OPERATIONS[str(head["operation"])](head, body)
+            answer, pixels = OPERATIONS[str(head["operation"])](head, body, tell)
         except MemoryError:
             answer, pixels = {"error": "too-large"}, b""
         except Exception as error:  # whatever a decoder raises on a hostile file

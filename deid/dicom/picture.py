@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 
+from deid import contact_sheet, stills
 from deid.dicom import display
 from deid.dicom.decode import stored
 
@@ -14,9 +15,10 @@ LARGEST_SIDE = 2048
 
 
 def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
-    """A DICOM file or a photograph as PNG, at most 2048 wide.
+    """A DICOM file, a photograph or a video as PNG, at most 2048 wide.
 
-    Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
+    Of several frames of DICOM the brightest of each pixel is shown, so that a text of any frame
+    is seen; of several pages or frames of anything else, a contact sheet.
 
     The first value is the size of the image itself, in which boxes are given.
     """
@@ -31,35 +33,9 @@ def picture_of(data: bytes) -> tuple[dict[str, int], bytes]:
         shown = display.pictures(frame, properties, palette)
         image = Image.fromarray(shown[0] if shown else np.zeros(frames.shape[1:3], np.uint8))
     else:
-        image = _photo(data)
+        image = Image.fromarray(contact_sheet.draw(stills.shown(data)))
     size = {"width": image.width, "height": image.height}
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     target = io.BytesIO()
     image.save(target, "PNG")
     return size, target.getvalue()
-
-
-def _photo(data: bytes) -> Image.Image:
-    """A photograph as it is meant to be seen, without anything but its pixels."""
-    with Image.open(io.BytesIO(data)) as opened:
-        turned = ImageOps.exif_transpose(opened)
-        mode = "RGBA" if "A" in turned.getbands() else "RGB"
-        return Image.fromarray(np.asarray(turned.convert(mode)))
-
-
-def masked_photo(data: bytes, marks: list[list[int]]) -> bytes:
-    """A cleaned photograph with boxes filled, in its own format; other pixels as decoded."""
-    with Image.open(io.BytesIO(data)) as opened:
-        kind = opened.format or ""
-    image = _photo(data)
-    pen = ImageDraw.Draw(image)
-    for x, y, width, height in marks:
-        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=0)
-    target = io.BytesIO()
-    if kind == "JPEG":
-        image.convert("RGB").save(target, "JPEG", quality=95, subsampling=0)
-    elif kind in ("PNG", "TIFF"):
-        image.save(target, kind)
-    else:
-        raise ValueError("not a format that is published")
-    return target.getvalue()

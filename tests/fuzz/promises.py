@@ -19,7 +19,9 @@ from deid.decoding import Decoder
 from deid.dicom.clean import DicomCleaner
 from deid.dicom.header import HeaderCleaner
 from deid.dicom.plan import Plan
-from deid.photos import PhotoPolicy, PhotoRefused, clean_photo, holds_only_pixels
+from deid.photo_policy import PhotoPolicy, PhotoRefused
+from deid.photo_structure import holds_only_pixels
+from deid.photos import clean_photo
 from deid.quarantine import Quarantined
 from deid.vault import Pseudonyms
 
