@@ -85,7 +85,7 @@ def clean_video(
     actions = {
         "metadata": "removed",
         "sound, subtitles, further tracks": "removed",
-        "frames": f"{written}, of which {planned.examined} examined",
+        "frames": f"{written}; {planned.examined} examined whole, {planned.looks} in part",
         "coding": f"JPEG, quality {JPEG_QUALITY}",
     }
     for name in ("text", "face", "plate"):

@@ -1,10 +1,10 @@
 """Where to mask in each frame of a video, though not every frame is examined.
 
-Every few frames are examined by the detectors, and every frame in which something stands that the
-movement since the frame before does not explain: what appears for one frame only is looked at in
-that frame. Between examined frames each box stands where it was found, and moves on with what is
-under it, forwards and backwards and past the neighbouring examined frame, so that a detector that
-overlooks somebody once or twice leaves no frame uncovered.
+Every few frames are examined by the detectors. In between, a place where something stands that the
+movement since the frame before does not explain is examined in that frame and the one before: what
+appears for one frame only is looked at in that frame. Between examined frames each box stands where
+it was found, and moves on with what is under it, forwards and backwards and past the neighbouring
+examined frame, so that a detector that overlooks somebody once or twice leaves no frame uncovered.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ BLOCK, NEW_PIXELS = 16, 6
 
 CUT = 0.4
 """Part of the squares that are new from which two frames are of different scenes."""
+
+MARGIN = 80
+"""Pixels around what is new that are looked at with it."""
+
+WHOLE_FROM = 0.35
+"""Part of a frame from which it is examined whole, since that costs little more."""
 
 PERSISTENCE = 2
 """Examined frames that a box outlives without being found again."""
@@ -111,10 +117,11 @@ class _Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """``boxes`` of each frame, in pixels, and how many frames were examined."""
+    """``boxes`` of each frame, in pixels, and how many frames were examined: whole, in part."""
 
     boxes: list[list[Box]]
     examined: int
+    looks: int
 
 
 def plan(
@@ -122,8 +129,8 @@ def plan(
 ) -> Plan:
     """Return the boxes to mask in each of ``pictures`` (red, green, blue, all of one size).
 
-    Every ``step``-th frame at least is examined. Memory holds two whole frames, and of some more
-    the movement in a small picture. ``alive`` is called after each frame.
+    Every ``step``-th frame at least is examined whole. Memory holds two whole frames, and of some
+    more the movement in a small picture. ``alive`` is called after each frame.
     """
     return _Planner(detect, max(1, step)).run(pictures, alive)
 
@@ -136,6 +143,8 @@ class _Planner:
         self._steps: list[_Step] = []
         self._examined: list[int] = []
         self._forward: list[_Moving] = []
+        self._looks = 0
+        self._last_look = -1, Box("text", 0, 0, 0, 0)
 
     def run(self, pictures: Iterable[Image], alive: Callable[[], None]) -> Plan:
         before: Image | None = None
@@ -150,22 +159,25 @@ class _Planner:
         last = len(self._steps) - 1
         if before is not None and self._examined[-1] != last:
             self._examine(last, before)
-        return Plan([without_contained(each.boxes) for each in self._steps], len(self._examined))
+        boxes = [without_contained(each.boxes) for each in self._steps]
+        return Plan(boxes, len(self._examined), self._looks)
 
     def _next(self, number: int, before: Image, picture: Image) -> None:
         onward, back, new = self._movement(before, picture)
-        something_new = bool(self._outside_boxes(new).any())
-        if something_new and self._examined[-1] != number - 1:
+        place = _around(self._outside_boxes(new), picture)
+        if place is not None and not self._has_seen(number - 1, place):
             # What came slowly and goes at once is seen in the last frame that has it.
-            self._examine(number - 1, before)
+            self._look(number - 1, before, place)
         if new.mean() >= CUT:
             self._forward = []
         else:
             self._steps[number].back = back
             self._forward = [each.moved(onward) for each in self._forward]
             self._cover(number, self._forward, picture)
-        if something_new or number - self._examined[-1] >= self._step:
+        if number - self._examined[-1] >= self._step:
             self._examine(number, picture)
+        elif place is not None:
+            self._look(number, picture, place)
 
     def _movement(
         self, before: Image, picture: Image
@@ -193,6 +205,36 @@ class _Planner:
             bottom, right = int(each.bottom // BLOCK), int(each.right // BLOCK)
             outside[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = False
         return outside
+
+    def _has_seen(self, number: int, place: Box) -> bool:
+        """Whether a frame was examined there, with enough around it."""
+        if self._examined[-1] == number:
+            return True
+        looked, seen = self._last_look
+        inner = MARGIN // 2
+        return (
+            looked == number
+            and seen.x <= place.x + inner
+            and seen.y <= place.y + inner
+            and seen.right >= place.right - inner
+            and seen.bottom >= place.bottom - inner
+        )
+
+    def _look(self, number: int, picture: Image, place: Box) -> None:
+        """Examine a frame where something is new, the whole of it if that is much of it."""
+        rows, columns = picture.shape[:2]
+        if place.width * place.height > WHOLE_FROM * rows * columns:
+            self._examine(number, picture)
+            return
+        part = np.ascontiguousarray(picture[place.y : place.bottom, place.x : place.right])
+        found = [replace(box, x=box.x + place.x, y=box.y + place.y) for box in self._detect(part)]
+        self._looks += 1
+        self._last_look = number, place
+        self._steps[number].boxes += found
+        # The next examined frame on either side shows whether it was more than a moment.
+        fresh = [replace(_moving(box), age=PERSISTENCE - 1) for box in found]
+        self._forward += fresh
+        self._backwards(number, fresh, picture)
 
     def _examine(self, number: int, picture: Image) -> None:
         here = self._steps[number]
@@ -232,6 +274,17 @@ class _Planner:
         rows, columns = picture.shape[:2]
         boxes = (each.within(rows, columns) for each in moving)
         self._steps[number].boxes += [box for box in boxes if box is not None]
+
+
+def _around(new: NDArray[np.bool_], picture: Image) -> Box | None:
+    """The rectangle of all new squares with what is around them; None where nothing is new."""
+    if not new.any():
+        return None
+    rows, columns = np.flatnonzero(new.any(axis=1)), np.flatnonzero(new.any(axis=0))
+    top, left = int(rows[0]) * BLOCK - MARGIN, int(columns[0]) * BLOCK - MARGIN
+    height = (int(rows[-1]) + 1) * BLOCK + MARGIN - top
+    width = (int(columns[-1]) + 1) * BLOCK + MARGIN - left
+    return Box("text", left, top, width, height).clipped(picture.shape[0], picture.shape[1])
 
 
 def _moving(box: Box) -> _Moving:
