@@ -23,7 +23,9 @@ USAGE = """glovebox deid SRC DST --key FILE [options]
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``deid``. A folder that is called like one of its words is written ``./keygen``."""
     parser = subparsers.add_parser(
-        "deid", help="de-identify a folder or zip of medical images and photographs", usage=USAGE
+        "deid",
+        help="de-identify a folder or zip of medical images, photographs and videos",
+        usage=USAGE,
     )
     add_arguments(parser)
 
@@ -150,7 +152,8 @@ def _verify(args: argparse.Namespace) -> int:
         )
     if result.doubts:
         print(
-            f"{len(result.doubts)} places of photographs look like text: a person has to see them",
+            f"{len(result.doubts)} places of photographs and videos look like text: "
+            "a person has to see them",
             file=sys.stderr,
         )
     held = "no identifier found" if result.held else f"{len(result.findings)} findings"

@@ -86,8 +86,7 @@ def _kept(
         if data[128:132] == b"DICM":
             chunks = _dicom(data, marks, decoder, original, _marks(wanted.get("wrong", ())))
         else:
-            pixels_from = data if original is None else original
-            chunks = [decoder.ask({"operation": "mask", "marks": marks}, pixels_from)[1]]
+            chunks = _photo(data, marks, decoder, original)
     except (Quarantined, OSError):
         return []
     output.write(mended, target, chunks)
@@ -146,6 +145,18 @@ def _dicom(
     return writer.file_chunks(
         value_of(elements, 0x00080016), value_of(elements, 0x00080018), cleaned.syntax, elements
     )
+
+
+def _photo(data: Buffer, marks: Marks, decoder: Decoder, original: Buffer | None) -> list[Buffer]:
+    """A photograph or a video with the marks masked.
+
+    Of the original only where it is one picture: what was masked as it moved from frame to frame
+    stands in no report, and would be uncovered.
+    """
+    parts: list[Buffer] = []
+    head = {"operation": "mask", "marks": marks, "single": original is not None}
+    whole = decoder.ask(head, data if original is None else original, sink=parts.append)[1]
+    return [whole] if whole else parts
 
 
 def main(argv: Sequence[str]) -> int:

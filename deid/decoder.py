@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 ADDRESS_SPACE = 16 << 30
 
+Tell = Callable[[bytes], None]
+"""Says that the work goes on, with the next part of a long answer."""
 
-def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+
+def _dicom(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.decode import examine
     from deid.pixels.interface import Box
 
@@ -60,7 +64,7 @@ def _dicom(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 _searches: dict[str, Search] = {}
 
 
-def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _part(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom import decode
 
     if head["first"]:
@@ -81,13 +85,19 @@ def _part(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     return {"boxes": found, "fill": list(fill), "doubt": search.doubt}, b""
 
 
-def _photo(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _photo(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.photo_room import clean_bytes
 
-    return clean_bytes(head, body)
+    return clean_bytes(head, body, lambda: tell(b""))
 
 
-def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _video(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
+    from deid.photo_room import clean_film
+
+    return clean_film(head, body, tell)
+
+
+def _picture(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import LARGEST_SIDE, picture_of
 
     size, picture = picture_of(
@@ -96,7 +106,7 @@ def _picture(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     return dict(size), picture
 
 
-def _frames(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _frames(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import frames_of
 
     numbers, count, drawn = frames_of(body, most=int(head["most"]))
@@ -105,23 +115,26 @@ def _frames(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     )
 
 
-def _mask(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    from deid.photos import masked_again
+def _mask(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
+    from deid import stills
+    from deid.quarantine import Quarantined
 
-    return {}, masked_again(body, [[int(side) for side in mark] for mark in head["marks"]])
+    if head.get("single") and stills.how_many(body) != 1:
+        raise Quarantined("several-pictures")
+    return {}, stills.masked(body, [[int(side) for side in mark] for mark in head["marks"]], tell)
 
 
-def _metadata(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _metadata(_head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.picture import metadata_of
 
     return {"metadata": metadata_of(body)}, b""
 
 
-def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _text(_head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.pixels.text import default_text_detector
     from deid.text_again import text_in
 
-    boxes, whole = text_in(body, default_text_detector(1))
+    boxes, whole = text_in(body, default_text_detector(1), lambda: tell(b""))
     return {
         "boxes": [[box.x, box.y, box.width, box.height] for box in boxes],
         "whole": whole,
@@ -129,19 +142,22 @@ def _text(_head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 OPERATIONS = {
-    "dicom": _dicom, "part": _part, "photo": _photo, "picture": _picture, "mask": _mask,
-    "text": _text, "frames": _frames,
-    "metadata": _metadata,
+    "dicom": _dicom, "part": _part, "photo": _photo, "video": _video, "picture": _picture,
+    "mask": _mask, "text": _text, "frames": _frames, "metadata": _metadata,
 }  # fmt: skip
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until the stream ends. A failure is one word, never the file's own text."""
+
+    def tell(part: bytes) -> None:
+        channel.send(answers, {"goes on": True}, part)
+
     while (message := channel.receive(requests)) is not None:
         head, *bodies = message
         del message  # whoever answers holds the only copy
         try:
-            answer, pixels = OPERATIONS[str(head["operation"])](head, bodies.pop())
+            answer, pixels = OPERATIONS[str(head["operation"])](head, bodies.pop(), tell)
         except MemoryError:
             answer, pixels = {"error": "too-large"}, b""
         except Exception as error:  # whatever a decoder raises on a hostile file

@@ -9,7 +9,8 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,6 +21,7 @@ SECONDS = 120.0
 SECONDS_PER_MIB = 5.0
 SECONDS_TO_END = 2.0
 PIPE_BYTES = 1 << 20
+SECONDS_IN_ALL = 12 * 3600.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,6 +34,31 @@ def child_environment() -> dict[str, str]:
     return {**kept, **threads, **quiet, "PYTHONPATH": path}
 
 
+class _Watch:
+    """Ends a process that has not said anything for so many seconds."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        self._process, self._seconds = process, seconds
+        self.expired = threading.Event()
+        self.restart()
+
+    def restart(self) -> None:
+        self.end()
+        self._timer = threading.Timer(self._seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _expire(self) -> None:
+        self.expired.set()
+        self._process.kill()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    _timer: threading.Timer | None = None
+
+
 class Decoder:
     """One decoder process, started on first use, or before it, and again after it ended."""
 
@@ -39,30 +66,37 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(
-        self, head: Mapping[str, Any], *body: bytes | memoryview
+        self,
+        head: Mapping[str, Any],
+        *body: bytes | memoryview,
+        sink: Callable[[bytes], object] | None = None,
     ) -> tuple[dict[str, Any], bytes]:
-        """The answer; raises :class:`Quarantined` when the file could not be decoded."""
+        """The answer; raises :class:`Quarantined` when the file could not be decoded.
+
+        A long work says now and then that it goes on, and is given its time anew. ``sink`` takes
+        the parts of an answer that comes piece by piece; they count only if this returns.
+        """
         process = self._running()
         size = sum(len(part) for part in body)
-        expired = threading.Event()
-
-        def end() -> None:
-            expired.set()
-            process.kill()
-
-        timer = threading.Timer(SECONDS + SECONDS_PER_MIB * size / (1 << 20), end)
-        timer.daemon = True
-        timer.start()
+        watch = _Watch(process, SECONDS + SECONDS_PER_MIB * size / (1 << 20))
+        over = time.monotonic() + SECONDS_IN_ALL
         try:
-            channel.send(cast(BinaryIO, process.stdin), head, *body)
-            message = channel.receive(cast(BinaryIO, process.stdout))
-        except (OSError, ValueError):
-            message = None
-        finally:
-            timer.cancel()
-        if message is None:
+            message = self._message(process, head, *body)
+            while message is not None and "goes on" in message[0] and time.monotonic() < over:
+                if message[1] and sink is not None:
+                    sink(message[1])
+                watch.restart()
+                message = self._message(process)
+        except BaseException:
+            # The rest of an answer that nobody takes must not be read as the next one's.
             self.close()
-            raise Quarantined("decoder-timeout" if expired.is_set() else "decoder-crash")
+            raise
+        finally:
+            watch.end()
+        if message is None or "goes on" in message[0]:
+            self.close()
+            crashed = message is None and not watch.expired.is_set()
+            raise Quarantined("decoder-crash" if crashed else "decoder-timeout")
         answer, pixels = message
         if "error" in answer:
             reason = str(answer["error"])
@@ -72,6 +106,18 @@ class Decoder:
     def start(self) -> None:
         """Start the process, which then loads its libraries while the caller does other things."""
         self._running()
+
+    @staticmethod
+    def _message(
+        process: subprocess.Popen[bytes], *request: Any
+    ) -> tuple[dict[str, Any], bytes] | None:
+        """Send what there is to send, and take one message; None when the process is gone."""
+        try:
+            if request:
+                channel.send(cast(BinaryIO, process.stdin), *request)
+            return channel.receive(cast(BinaryIO, process.stdout))
+        except (OSError, ValueError):
+            return None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

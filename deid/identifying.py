@@ -18,8 +18,9 @@ from deid.dicom import stream, values
 from deid.dicom import text as free_text
 from deid.dicom.header import encodings_of
 from deid.dicom.stream import Buffer, Element
-from deid.photo_room import suffix_of
+from deid.photo_room import is_video, suffix_of
 from deid.quarantine import Quarantined
+from deid.video_words import of_video
 
 IDENTIFYING_VRS = frozenset({"PN", "UI", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"})
 CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
@@ -102,6 +103,8 @@ def originals(
                 pairs = _of_table(bytes(data), pattern, declared[pattern])
             elif suffix_of(data) and data[128:132] != b"DICM":
                 pairs = _of_photo(bytes(data))
+            elif is_video(data) and data[128:132] != b"DICM":
+                pairs = of_video(bytes(data))
             elif pattern:
                 pairs = iter(())
             else:

@@ -172,6 +172,55 @@ def _write_all(handle: FileIO, piece: bytes | memoryview) -> None:
         rest = rest[handle.write(rest) :]
 
 
+class Part:
+    """A file that comes in pieces: it appears at its place when it is kept, or not at all.
+
+    Used in a ``with`` block. Raises :class:`DiskFull`.
+    """
+
+    def __init__(self, root: Path, target: str) -> None:
+        self._path = root / target
+        self.part = self._path.parent / f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+        self._hasher = hashlib.sha256()
+
+    def __enter__(self) -> Part:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = self.part.open("xb")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._handle.close()
+        self.part.unlink(missing_ok=True)
+
+    def write(self, piece: bytes) -> None:
+        """Add a piece."""
+        self._hasher.update(piece)
+        try:
+            self._handle.write(piece)
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFull from None
+            raise
+
+    def finish(self) -> Path:
+        """The whole file, still beside its place: to be read and judged."""
+        try:
+            self._handle.close()
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFull from None
+            raise
+        return self.part
+
+    def keep(self) -> tuple[str, bool]:
+        """Put the file in its place; return its SHA-256 and whether anything changed."""
+        digest = self._hasher.hexdigest()
+        if self._path.is_file() and digest_of(self._path) == digest:
+            return digest, False
+        self.part.replace(self._path)
+        return digest, True
+
+
 def settle(root: Path) -> None:
     """Bring everything written under ``root`` to the disk. Raises :class:`DiskFull`.
 

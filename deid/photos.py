@@ -8,71 +8,37 @@ Decoding strangers' files belongs into a process without keys; see ``deid.decode
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from deid import contact_sheet
+from deid.photo_policy import MAXIMUM_BYTES, PhotoPolicy, PhotoRefused
+from deid.photo_reading import Reading, displayed, read
+from deid.photo_structure import holds_only_pixels
 from deid.pixels.interface import Box, Detector, without_contained
 from deid.pixels.redact import redact
-from policies.errors import Invalid, _
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP")
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
-MAXIMUM_PIXELS = 60_000_000
-MAXIMUM_BYTES = 256 << 20
 JPEG_QUALITY = 95
-
-REASONS = {
-    "unsupported-format": _(
-        "This picture's format cannot be read; JPEG, PNG, TIFF, WebP, GIF and BMP can."
-    ),
-    "too-large": _("This picture is larger than {limit} million pixels or {megabytes} MiB."),
-    "several-pictures": _(
-        "This file holds several pictures (animation or pages); split it into single pictures."
-    ),
-    "sample-type": _("This picture's kind of samples cannot be cleaned without loss."),
-    "cannot-decode": _("This picture is damaged or incomplete."),
-    "not-clean": _("The cleaned picture still held more than pixels and was not kept."),
-}
-
-
-class PhotoRefused(Invalid):
-    """A picture that cannot be proven clean; ``reason`` is one of ``REASONS``."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            REASONS[reason],
-            code=f"deid.photo.{reason}",
-            limit=MAXIMUM_PIXELS // 1_000_000,
-            megabytes=MAXIMUM_BYTES >> 20,
-        )
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class PhotoPolicy:
-    """What a dataset wants masked. ``plates`` says that plates would have to be masked if seen."""
-
-    text: bool = True
-    faces: bool = True
-    plates: bool = True
-
-    def masks(self, box: Box) -> bool:
-        """Whether boxes of this kind are masked."""
-        return {"text": self.text, "face": self.faces, "plate": self.plates}[box.kind]
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_DEFLATE = 8
 
 
 @dataclass(frozen=True)
 class PhotoResult:
     """``data`` is the new file, ``suffix`` the one that its format has.
 
-    ``boxes`` were masked, in the pixels of the new picture. ``actions`` says by name what was
-    done. ``needs_review`` is the reason why a person has to look at this picture, or empty.
+    ``boxes`` were masked, in the pixels of the new picture; where it holds several, those of the
+    shown ones, in the pixels of their contact sheet. ``actions`` says by name what was done.
+    ``needs_review`` is the reason why a person has to look at this picture, or empty.
     """
 
     data: bytes
@@ -87,220 +53,150 @@ def clean_photo(
     *,
     detectors: Sequence[Detector],
     policy: PhotoPolicy | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> PhotoResult:
-    """Return the picture of a file as a file of its pixels only, boxes masked.
+    """Return the pictures of a file as a file of their pixels only, boxes masked.
 
     The orientation is applied. JPEG stays JPEG (quality 95, without chroma subsampling), TIFF
-    stays TIFF, everything else becomes PNG. Nothing is written: an original lies on no disk.
-    Without loss, the samples outside the boxes are those of the decoded picture, except that
-    transparent pixels are laid on white, since what they hide would be published too, and colours
-    of an embedded profile are converted to sRGB. 16-bit grey stays 16-bit.
+    stays TIFF, everything else becomes PNG; an animation an animated PNG. Every page and every
+    frame is looked at; a frame of an animation is masked where its neighbours are, too. Nothing
+    is written: an original lies on no disk. Without loss, the samples outside the boxes are those
+    of the decoded picture, except that transparent pixels are laid on white, since what they hide
+    would be published too, and colours of an embedded profile are converted to sRGB. Samples of
+    16 bits stay so, without their profile. ``alive`` is called after each picture.
 
-    No detector for number plates exists here, so a picture of a policy with ``plates`` always has
-    ``needs_review`` set: text found in it is masked, but that is not a plate detector.
+    No detector for number plates exists here, and nothing knows a street scene, so every picture
+    of a policy with ``plates`` has ``needs_review`` set: text found in it is masked, but that is
+    not a plate detector.
 
     Raises :class:`PhotoRefused` for anything that cannot be read whole or cleaned surely.
     """
     policy = policy or PhotoPolicy()
     if len(original) > MAXIMUM_BYTES:
         raise PhotoRefused("too-large")
-    pixels, kind, actions = _decode(original)
-    picture = _displayed(pixels)
-    found = (box for detector in detectors for box in detector.detect(picture))
-    boxes = tuple(without_contained(box for box in found if policy.masks(box)))
-    masked = redact(pixels, boxes)
-    data = _encode(masked, kind)
+    reading = read(original)
+    actions = reading.actions
+    found: list[list[Box]] = []
+    for number, pixels in enumerate(reading.pictures):
+        if number and _same(pixels, reading.pictures[number - 1]):
+            found.append(found[-1])
+            continue
+        picture = displayed(pixels)
+        boxes = (box for detector in detectors for box in detector.detect(picture))
+        found.append([box for box in boxes if policy.masks(box)])
+        alive()
+    if reading.milliseconds:
+        found = _with_neighbours(found)
+    masks = [without_contained(each) for each in found]
+    reading.pictures = [
+        redact(pixels, boxes) for pixels, boxes in zip(reading.pictures, masks, strict=True)
+    ]
+    data = encode(reading)
     for name in ("text", "face", "plate"):
-        count = sum(box.kind == name for box in boxes)
+        count = sum(box.kind == name for boxes in masks for box in boxes)
         if count:
             actions[name] = f"masked {count}"
+    if len(masks) > 1:
+        actions["pictures"] = f"{len(masks)}, each looked at"
     if policy.plates:
         actions["plate"] = "not looked for: a person has to"
     review = "plates" if policy.plates else ""
-    return PhotoResult(data, SUFFIXES[kind], boxes, actions, review)
+    if not review and len(masks) > contact_sheet.CELLS:
+        review = "more pictures than are shown"
+    shown = contact_sheet.boxes([each.shape[:2] for each in reading.pictures], masks)
+    return PhotoResult(data, SUFFIXES[reading.kind], tuple(shown), actions, review)
 
 
-def masked_again(data: bytes, marks: Sequence[Sequence[int]]) -> bytes:
-    """The picture of a file, cleaned or original, with these boxes masked and nothing looked for.
-
-    For what a person has drawn, or taken away, after the detectors; raises :class:`PhotoRefused`.
-    """
-    pixels, kind, _actions = _decode(data)
-    boxes = [Box("text", *(int(side) for side in mark)) for mark in marks]
-    return _encode(redact(pixels, boxes), kind)
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and bool((one == other).all())
 
 
-def _decode(data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:
-    """The upright pixels (uint8 grey or colour, or uint16 grey), the format to write, actions."""
-    try:
-        with warnings.catch_warnings():
-            # What Pillow says of broken metadata is nobody's to read: it goes nowhere.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            Image.init()
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAXIMUM_PIXELS:
-                    raise PhotoRefused("too-large")
-                return _read(image, data)
-    except PhotoRefused:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
-        raise PhotoRefused("too-large") from None
-    except UnidentifiedImageError:
-        raise PhotoRefused("unsupported-format") from None
-    except Exception:  # decoders of broken files raise nearly anything
-        # The text of a decoder's error may quote the file, so it is not passed on.
-        raise PhotoRefused("cannot-decode") from None
+def _with_neighbours(found: list[list[Box]]) -> list[list[Box]]:
+    """What a detector misses in one frame of an animation it may see in the next."""
+    return [
+        [box for near in found[max(0, number - 1) : number + 2] for box in near]
+        for number in range(len(found))
+    ]
 
 
-def _read(image: Image.Image, data: bytes) -> tuple[NDArray[Any], str, dict[str, str]]:
-    stored = str(image.format)
-    # The second picture of an MPO is the other eye or a larger preview of the same scene.
-    if stored != "MPO" and getattr(image, "n_frames", 1) != 1:
-        raise PhotoRefused("several-pictures")
-    image.load()
-    actions = {"metadata": "removed"}
-    if stored == "MPO":
-        actions["further pictures"] = "removed"
-    upright = _upright(image, actions)
-    kind = "JPEG" if stored in ("JPEG", "MPO") else "TIFF" if stored == "TIFF" else "PNG"
-    if upright.mode.startswith("I"):
-        return _deep_grey(upright), kind if kind != "JPEG" else "PNG", actions
-    if upright.mode == "F":
-        raise PhotoRefused("sample-type")
-    upright = _in_srgb(upright, actions)
-    if upright.has_transparency_data or upright.mode in ("RGBa", "La"):
-        rgba = upright.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        upright = Image.alpha_composite(white, rgba).convert("RGB")
-        actions["transparency"] = "laid on white"
-    wanted = "L" if upright.mode in ("1", "L") else "RGB"
-    return np.array(upright.convert(wanted), dtype=np.uint8), kind, actions
-
-
-def _upright(image: Image.Image, actions: dict[str, str]) -> Image.Image:
-    try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # broken metadata is removed anyway; a picture left lying is no leak
-        actions["orientation"] = "unreadable"
-        return image
-    if turned:
-        actions["orientation"] = "applied"
-    return upright
-
-
-def _deep_grey(image: Image.Image) -> NDArray[np.uint16]:
-    values = np.array(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise PhotoRefused("sample-type")
-    return values.astype(np.uint16)
-
-
-def _in_srgb(image: Image.Image, actions: dict[str, str]) -> Image.Image:
-    """The picture without its colour profile, in the colours that the profile meant."""
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "CMYK"):
-        return image
-    try:
-        converted = ImageCms.profileToProfile(
-            image,
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            outputMode="RGB",
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        actions["colour profile"] = "removed, unreadable"
-        return image
-    if converted is None:
-        return image
-    actions["colour profile"] = "converted to sRGB"
-    return converted
-
-
-def _displayed(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """What a viewer shows: 16 bits are stretched to the values that are there."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = (float(each) for each in np.percentile(pixels, (0.5, 99.5)))
-    scaled = (pixels.astype(np.float32) - low) * (255 / max(1.0, high - low))
-    shown: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
-    return shown
-
-
-def _encode(pixels: NDArray[Any], kind: str) -> bytes:
+def encode(reading: Reading) -> bytes:
     """The file of the pixels and nothing else; raises :class:`PhotoRefused` if there is more."""
-    image = Image.fromarray(pixels)
-    stream = io.BytesIO()
-    if kind == "JPEG":
-        image.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    elif kind == "TIFF":
-        image.save(stream, "TIFF", compression="tiff_deflate")
+    pictures = reading.pictures
+    if any(each.ndim == 3 and each.dtype == np.uint16 for each in pictures):
+        data = _deep(pictures, reading.kind)
     else:
-        image.save(stream, "PNG")
-    data = stream.getvalue()
+        images = [Image.fromarray(each) for each in pictures]
+        stream = io.BytesIO()
+        if reading.kind == "JPEG":
+            images[0].save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        elif reading.kind == "TIFF":
+            several = {"save_all": True, "append_images": images[1:]} if len(images) > 1 else {}
+            images[0].save(stream, "TIFF", compression="tiff_deflate", **several)
+        elif len(images) > 1:
+            stream.write(_animation(images, reading.milliseconds))
+        else:
+            images[0].save(stream, "PNG")
+        data = stream.getvalue()
     if not holds_only_pixels(data):
         raise PhotoRefused("not-clean")
     return data
 
 
-def holds_only_pixels(data: bytes) -> bool:
-    """Whether a JPEG, PNG or TIFF has no part that could carry anything but the picture."""
-    if data.startswith(b"\xff\xd8"):
-        return set(_jpeg_segments(data)) <= JPEG_SEGMENTS
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return set(_png_chunks(data)) <= {b"IHDR", b"IDAT", b"IEND"}
-    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-        return getattr(image, "n_frames", 1) == 1 and set(image.tag_v2) <= TIFF_TAGS  # type: ignore[attr-defined]
+def _deep(pictures: list[NDArray[Any]], kind: str) -> bytes:
+    """Colour of 16 bits, which Pillow does not write."""
+    turned = [each[:, :, ::-1] if each.ndim == 3 else each for each in pictures]
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, _DEFLATE] if kind == "TIFF" else []
+    done, encoded = (
+        cv2.imencodemulti(".tiff", turned, options)
+        if kind == "TIFF"
+        else cv2.imencode(".png", turned[0])
+    )
+    if not done or (kind != "TIFF" and len(pictures) > 1):
+        raise PhotoRefused("sample-type")
+    return bytes(encoded.tobytes())
 
 
-# Quantisation, Huffman tables, baseline and progressive frames, restart interval, scan, JFIF.
-JPEG_SEGMENTS = frozenset({0xDB, 0xC4, 0xC0, 0xC2, 0xDD, 0xDA, 0xE0, 0xD9})
-# Size, bits, compression, interpretation, strips, samples, planes, resolution, sample format.
-TIFF_TAGS = frozenset(
-    {256, 257, 258, 259, 262, 273, 277, 278, 279, 282, 283, 284, 296, 317, 339}
-)  # fmt: skip
-_FOREIGN = -1
+def _animation(images: list[Image.Image], milliseconds: Sequence[int]) -> bytes:
+    """An animated PNG of whole frames: Pillow would leave out what does not change.
+
+    See PNG (third edition), 11.3.6. A picture without animation shows the first frame.
+    """
+    mode = "L" if all(each.mode == "L" for each in images) else "RGB"
+    if len({each.size for each in images}) > 1:
+        raise PhotoRefused("sample-type")
+    width, height = images[0].size
+    parts = [PNG_SIGNATURE]
+    sequence = 0
+    for number, image in enumerate(images):
+        stream = io.BytesIO()
+        image.convert(mode).save(stream, "PNG")
+        header, pixels = _header_and_pixels(stream.getvalue())
+        if number == 0:
+            parts += [header, _chunk(b"acTL", struct.pack(">LL", len(images), 0))]
+        control = struct.pack(
+            ">5L2H2B", sequence, width, height, 0, 0, milliseconds[number], 1000, 0, 0
+        )
+        parts.append(_chunk(b"fcTL", control))
+        sequence += 1
+        if number == 0:
+            parts.append(_chunk(b"IDAT", pixels))
+        else:
+            parts.append(_chunk(b"fdAT", struct.pack(">L", sequence) + pixels))
+            sequence += 1
+    return b"".join([*parts, _chunk(b"IEND", b"")])
 
 
-def _jpeg_segments(data: bytes) -> Iterator[int]:
-    """The marker of each segment; -1 for bytes that belong to none, as after the end."""
-    place = 2
-    while place + 4 <= len(data) or data[place : place + 2] == b"\xff\xd9":
-        if data[place] != 0xFF:
-            yield _FOREIGN
-            return
-        marker = data[place + 1]
-        yield marker
-        if marker == 0xD9:
-            if place + 2 != len(data):
-                yield _FOREIGN
-            return
-        length = int.from_bytes(data[place + 2 : place + 4])
-        if marker == 0xE0 and (data[place + 4 : place + 9] != b"JFIF\0" or length != 16):
-            yield _FOREIGN
-        place += 2 + length
-        if marker == 0xDA:
-            # Entropy-coded data: a marker is an FF that no 00 and no restart number follows.
-            while True:
-                place = data.find(b"\xff", place)
-                if place < 0 or place + 1 >= len(data):
-                    yield _FOREIGN
-                    return
-                if data[place + 1] != 0 and not 0xD0 <= data[place + 1] <= 0xD7:
-                    break
-                place += 2
-    yield _FOREIGN
-
-
-def _png_chunks(data: bytes) -> Iterator[bytes]:
-    place = 8
-    while place < len(data):
-        length = int.from_bytes(data[place : place + 4])
-        yield data[place + 4 : place + 8]
+def _header_and_pixels(png: bytes) -> tuple[bytes, bytes]:
+    place, header, pixels = len(PNG_SIGNATURE), b"", []
+    while place < len(png):
+        length = int.from_bytes(png[place : place + 4])
+        if png[place + 4 : place + 8] == b"IHDR":
+            header = png[place : place + 12 + length]
+        elif png[place + 4 : place + 8] == b"IDAT":
+            pixels.append(png[place + 8 : place + 8 + length])
         place += 12 + length
-        if data[place - 8 - length : place - 4 - length] == b"IEND":
-            if place != len(data):
-                yield b""
-            return
-    yield b""
+    return header, b"".join(pixels)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))

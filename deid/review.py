@@ -59,7 +59,7 @@ def published(rows: Iterable[Row]) -> list[Row]:
     by_target = {
         str(row["target"]): row
         for row in rows
-        if row["target"] and row["kind"] in ("dicom", "photo")
+        if row["target"] and row["kind"] in ("dicom", "photo", "video")
     }
     return [by_target[target] for target in sorted(by_target)]
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom import dcmread
 
+from deid import stills
 from deid.dicom import display
 from deid.dicom.decode import stored
-from deid.dicom.picture import picture_of
 from deid.pixels.interface import Box, TextDetector
 from deid.quarantine import Quarantined
 
@@ -24,7 +24,9 @@ SHORTEST_SIDE = 10
 """Pixels of the longer side: three letters of the smallest raster type (3x5) take eleven."""
 
 
-def text_in(data: bytes, detector: TextDetector) -> tuple[list[Box], bool]:
+def text_in(
+    data: bytes, detector: TextDetector, alive: Callable[[], None] = lambda: None
+) -> tuple[list[Box], bool]:
     """Boxes in which something could be read, and whether every frame was seen by itself."""
     shown, whole = _pictures(data)
     found = []
@@ -34,13 +36,13 @@ def text_in(data: bytes, detector: TextDetector) -> tuple[list[Box], bool]:
             # What was masked before has no edge in it; a detector may still answer there.
             if max(box.width, box.height) >= SHORTEST_SIDE and np.ptp(inside):
                 found.append(box)
+        alive()
     return found, whole
 
 
-def _pictures(data: bytes) -> tuple[list[NDArray[np.uint8]], bool]:
+def _pictures(data: bytes) -> tuple[Iterable[NDArray[np.uint8]], bool]:
     if data[128:132] != b"DICM":
-        with Image.open(io.BytesIO(picture_of(data)[1])) as image:
-            return [np.asarray(image.convert("RGB"))], True
+        return stills.some(data, SEEN_FRAMES), stills.how_many(data) <= SEEN_FRAMES
     header = dcmread(io.BytesIO(data), stop_before_pixels=True)
     if "Rows" not in header:
         raise Quarantined("no-pixels")

@@ -27,8 +27,10 @@ from deid import layers, needles, report
 from deid.decoding import Decoder
 from deid.identifying import CODES, IDENTIFYING_VRS, Originals, originals
 from deid.needles import HITS, Needles
-from deid.photo_room import suffix_of
+from deid.photo_room import is_video, suffix_of
+from deid.photo_structure import TIFF_TAGS, tiff_tags
 from deid.quarantine import Quarantined
+from deid.video_container import is_clean_video
 from policies.errors import Invalid, _
 
 LARGEST_PICTURE = 1 << 30
@@ -57,8 +59,8 @@ class Verification:
     ``short`` and ``common`` values of the originals prove nothing and were not looked for;
     ``unread`` inputs gave no more than their names. ``pictures`` of ``all_pictures`` were looked
     at again, ``partly`` of them not in every frame. ``ambiguous`` days stand in a date of an
-    output, as a moved date of anybody may. ``doubts`` are places of photographs that look like
-    text: textures do too beside a mask, so a person sees them and they fail nothing.
+    output, as a moved date of anybody may. ``doubts`` are places of photographs and videos that
+    look like text: textures do too beside a mask, so a person sees them and they fail nothing.
     """
 
     files: int = 0
@@ -185,6 +187,8 @@ class _Search:
         elif first and suffix_of(bytes(data[:16])):
             for rule in _photo_rules(data):
                 self._add(index, "metadata", rule)
+        elif first and is_video(data) and not is_clean_video(data):
+            self._add(index, "file", "a video may hold nothing but its frames")
         for start in range(0, max(1, len(data)), layers.BLOCK):
             block = bytes(data[start : start + layers.BLOCK + layers.OVERLAP])
             split = max(0, min(len(block), header - start))
@@ -288,7 +292,7 @@ class _Search:
         self.result.partly += not answer["whole"]
         for x, y, width, height in answer["boxes"]:
             where = f"pixels {x},{y} {width}x{height}"
-            if suffix_of(_head(path)):
+            if _is_photo_or_video(_head(path)):
                 name = f"file {index + 1}" if index in self.unnamed else self._name(index)
                 self.result.doubts.append(Finding(name, where, "looks like text"))
             else:
@@ -312,7 +316,11 @@ def _head(path: Path) -> bytes:
 
 def _may_be_picture(path: Path) -> bool:
     head = _head(path)
-    return bool(suffix_of(head)) or head[128:132] == b"DICM"
+    return _is_photo_or_video(head) or head[128:132] == b"DICM"
+
+
+def _is_photo_or_video(head: bytes) -> bool:
+    return head[128:132] != b"DICM" and (bool(suffix_of(head)) or is_video(head))
 
 
 def _header_end(data: memoryview) -> int:
@@ -330,7 +338,10 @@ def _photo_rules(data: memoryview) -> Iterator[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                exif = image.getexif() if image.format != "TIFF" else ()
+                is_tiff = image.format == "TIFF"
+                if is_tiff and not set(tiff_tags(bytes(data))) <= TIFF_TAGS:
+                    yield "tags that say more than the picture may not stay"
+                exif = () if is_tiff else image.getexif()
                 if len(exif):
                     yield "EXIF may not stay"
                 for name in ("xmp", "XML:com.adobe.xmp", "comment", "photoshop", "Comment"):

@@ -38,7 +38,7 @@ REASONS: Mapping[str, str] = {
     "no-pixels": _("it has no pixel data"),
     "no-sop-class": _("it does not say what it is"),
     "not-clean": _("after cleaning something of the metadata was still there"),
-    "not-dicom": _("it is no DICOM file, photograph or declared table"),
+    "not-dicom": _("it is no DICOM file, photograph, video or declared table"),
     "path-outside": _("its name leads out of the zip"),
     "presentation-state": _("presentation states may hold free text"),
     "private-sop-class": _("a private kind of object"),
@@ -57,6 +57,11 @@ REASONS: Mapping[str, str] = {
     "unsupported-format": _("this picture format is not handled"),
     "video": _("video is not handled"),
     "waveform": _("waveforms are not published"),
+    "heic": _("HEIC cannot be read here; export it as JPEG, PNG, TIFF or AVIF"),
+    "too-many-pictures": _("it holds too many pictures"),
+    "video-format": _("this video's format or coding cannot be read"),
+    "video-too-large": _("this video is too long or too large"),
+    "video-unsteady": _("this video gave other pictures when it was read again"),
     "worker-crash": _("the worker ended while reading it"),
 }
 # What PS3.15 table E.1-1 calls the actions.
@@ -80,6 +85,8 @@ def reason(code: str) -> str:
 # Why a person has to look at an output.
 REVIEWS: Mapping[str, str] = {
     "plates": _("number plates are not looked for"),
+    "video": _("a video: what moves is followed, and not every frame examined whole"),
+    "more pictures than are shown": _("more pictures than the sheet shows"),
     "graphics not searched": _("drawn lines may be handwriting"),
     "pixels not searched": _("its pixels are measures and were not searched for text"),
     "body part not said": _("a volume that does not say which part of the body it shows"),

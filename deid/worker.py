@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deid import channel, output, report
+from deid import channel, output, report, video_container
 from deid.decoding import Decoder
 from deid.dicom.clean import DicomCleaner
 from deid.dicom.header import HeaderCleaner
 from deid.dicom.plan import Plan
 from deid.intake import Reader, Source
-from deid.photo_room import suffix_of
+from deid.photo_room import is_video, suffix_of
 from deid.profile import Profile, from_document
 from deid.quarantine import Quarantined
 from deid.spill import Buffer
@@ -29,8 +29,11 @@ UNSUPPORTED = (
     (b"7z\xbc\xaf", "archive"),
     (b"Rar!", "archive"),
     (b"PK\x03\x04", "bad-zip"),
-    (b"OggS", "video"),
-    (b"\x1aE\xdf\xa3", "video"),
+    (b"OggS", "video-format"),
+    (b"FLV\x01", "video-format"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video-format"),
+    (b"\0\0\x01\xba", "video-format"),
+    (b"\0\0\x01\xb3", "video-format"),
 )
 
 
@@ -111,6 +114,8 @@ class FileWorker:
                 raise Quarantined(reason)
         if suffix_of(data) and data[128:132] != b"DICM":
             return "photo", self._photo(data, digest, subject)
+        if is_video(data) and data[128:132] != b"DICM":
+            return "video", self._video(data, digest, subject)
         result = self.dicom.clean(data, digest)
         self.mapped = result.mapped
         target = f"{result.subject}/{self.pseudonyms.name('file', digest)}.dcm"
@@ -129,7 +134,7 @@ class FileWorker:
         head = {"operation": "photo", **self.profile.photos}
         answer, cleaned = self.decoder.ask(head, data)
         suffix = str(answer["suffix"])
-        if suffix not in (".jpg", ".jpeg", ".png", ".tif", ".webp", ".gif", ".bmp") or not cleaned:
+        if suffix not in (".jpg", ".png", ".tif") or not cleaned:
             raise Quarantined("cannot-decode")
         person = self.pseudonyms.patient(subject or f"file {digest}")
         return self._write(
@@ -140,6 +145,28 @@ class FileWorker:
             actions={str(name): str(what) for name, what in answer["actions"].items()},
             boxes=_by_kind(answer["boxes"]),
             stratum={"modality": "photo", "vendor": "", "sop_class": ""},
+            review=str(answer["review"]),
+        )
+
+    def _video(self, data: Buffer, digest: str, subject: str) -> report.Row:
+        head = {"operation": "video", **self.profile.photos}
+        person = self.pseudonyms.patient(subject or f"file {digest}")
+        target = f"{person}/{self.pseudonyms.name('file', digest)}.mp4"
+        with output.Part(self.dst, target) as part:
+            answer, _nothing = self.decoder.ask(head, data, sink=part.write)
+            # Whoever took the decoder over may have written anything.
+            if not video_container.is_clean_file(part.finish(), int(answer["frames"])):
+                raise Quarantined("not-clean")
+            written, changed = part.keep()
+        return self._row(
+            digest,
+            "written" if changed else "unchanged",
+            target=target,
+            digest=written,
+            kind="video",
+            actions={str(name): str(what) for name, what in answer["actions"].items()},
+            boxes=_by_kind(answer["boxes"]),
+            stratum={"modality": "video", "vendor": "", "sop_class": ""},
             review=str(answer["review"]),
         )
 

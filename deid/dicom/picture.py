@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from pydicom import Dataset
 
+from deid import contact_sheet, stills
 from deid.dicom import display
 from deid.dicom.decode import stored
+from deid.photo_reading import FORMATS
+from deid.photo_room import suffix_of
 
 LARGEST_SIDE = 2048
 MOST_FIELDS, LONGEST_TEXT = 1000, 300
@@ -20,9 +23,10 @@ MOST_FIELDS, LONGEST_TEXT = 1000, 300
 def picture_of(
     data: bytes, *, largest: int = LARGEST_SIDE, small: bool = False
 ) -> tuple[dict[str, int], bytes]:
-    """A DICOM file or a photograph as PNG, at most ``largest`` wide and high; ``small`` as JPEG.
+    """A DICOM file, a photograph or a video as PNG, at most ``largest`` wide; ``small`` as JPEG.
 
-    Of several frames the brightest of each pixel is shown, so that a text of any frame is seen.
+    Of several frames of DICOM the brightest of each pixel is shown, so that a text of any frame
+    is seen; of several pages or frames of anything else, a contact sheet.
 
     The first value is the size of the image itself, in which boxes are given.
     """
@@ -36,7 +40,7 @@ def picture_of(
             frame = frames[frames.shape[0] // 2]
         image = _drawn(frame, properties, palette)
     else:
-        image = _photo(data)
+        image = Image.fromarray(contact_sheet.draw(stills.shown(data)))
     size = {"width": image.width, "height": image.height}
     if not small:
         return size, _png(image, largest)
@@ -64,14 +68,14 @@ def frames_of(data: bytes, *, most: int) -> tuple[list[int], int, list[bytes]]:
 
 
 def metadata_of(data: bytes) -> dict[str, str]:
-    """What a photograph says beside its pixels, by the names of its fields; a DICOM file nothing.
+    """What a photograph says beside its pixels, by the names of its fields; anything else nothing.
 
     Binary parts are given by their length: what they say is not for reading.
     """
-    if _is_dicom(data):
+    if not suffix_of(data):
         return {}
     found: dict[str, Any] = {}
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         exif = opened.getexif()
         parts = [exif, *(exif.get_ifd(each) for each in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))]
         names = (ExifTags.TAGS, ExifTags.TAGS, ExifTags.GPSTAGS)
@@ -109,11 +113,3 @@ def _png(image: Image.Image, largest: int) -> bytes:
     target = io.BytesIO()
     image.save(target, "PNG")
     return target.getvalue()
-
-
-def _photo(data: bytes) -> Image.Image:
-    """A photograph as it is meant to be seen, without anything but its pixels."""
-    with Image.open(io.BytesIO(data)) as opened:
-        turned = ImageOps.exif_transpose(opened)
-        mode = "RGBA" if "A" in turned.getbands() else "RGB"
-        return Image.fromarray(np.asarray(turned.convert(mode)))

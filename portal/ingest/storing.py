@@ -27,7 +27,7 @@ from sandbox_runner.stage import is_sealed
 REPORT_FIELDS = ("source", "status", "target", "reason", "actions", "boxes", "seconds")
 TABLES = (".csv", ".json")
 TABLE_BYTES = 256 << 20
-PICTURES = ("dicom", "photo")
+PICTURES = ("dicom", "photo", "video")
 
 
 class NothingClean(UserError):

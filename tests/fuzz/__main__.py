@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz {dicom,photo} {hypothesis,atheris} --seconds N``.
+"""``python -m tests.fuzz {dicom,photo,video} {hypothesis,atheris} --seconds N``.
 
 Both fuzzers throw changed seeds at a path until the time is up, and end with an error where a
 promise broke; the file that broke it then lies in ``.fuzz``. hypothesis changes files by a few
@@ -19,7 +19,7 @@ LARGEST = 100_000
 def main() -> int:
     """Fuzz one path with one fuzzer."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("path", choices=("dicom", "photo"))
+    parser.add_argument("path", choices=("dicom", "photo", "video"))
     parser.add_argument("fuzzer", choices=("hypothesis", "atheris"))
     parser.add_argument("--seconds", type=int, default=600)
     args = parser.parse_args()

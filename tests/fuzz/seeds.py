@@ -1,4 +1,4 @@
-"""Files to start from: those of pydicom's wheel, and photographs with planted metadata."""
+"""Files to start from: those of pydicom's wheel, photographs and films with planted metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from pydicom.data import get_testdata_files
 
-from synthetic import dicom_files
+from synthetic import canaries_in_photos, canaries_in_videos, dicom_files
 from synthetic.photo_metadata import jpeg_with, png_with
 from synthetic.photos import package_photo, write_photos
 from tests.fuzz.promises import CANARY
@@ -49,6 +49,8 @@ def photo() -> Iterator[bytes]:
             yield jpeg_with(data, [(0xFE, CANARY), (0xE1, b"Exif\0\0" + CANARY)], CANARY)
         if kind == "PNG":
             yield png_with(data, [(b"tEXt", b"Comment\0" + CANARY)], CANARY)
+    for place in canaries_in_photos.PLACES:
+        yield place.build(CANARY)
     for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"):
         kind = "TIFF" if mode in ("CMYK", "F") else "PNG"
         stream = io.BytesIO()
@@ -61,4 +63,10 @@ def photo() -> Iterator[bytes]:
             yield data if len(data) <= LARGEST * 4 else data[:LARGEST]
 
 
-SEEDS = {"dicom": dicom, "photo": photo}
+def video() -> Iterator[bytes]:
+    """Films of three frames in each container and coding that is read, with canaries."""
+    for place in canaries_in_videos.PLACES:
+        yield place.build(CANARY)
+
+
+SEEDS = {"dicom": dicom, "photo": photo, "video": video}
