@@ -164,6 +164,7 @@ def receive(
         try:
             ready(server.server_address[1])
             while not stop.wait(0.2):
+                _sweep(originals.parts, lines)
                 quiet = time.monotonic() - received.last
                 if listener.idle is not None and quiet > listener.idle and not lines:
                     break
@@ -172,6 +173,18 @@ def receive(
             for association in server.active_associations:
                 association.abort()
     return received
+
+
+def _sweep(parts: Path, lines: dict[Any, _Line]) -> None:
+    """Remove what a connection left that ended before its file had a name known here.
+
+    A connection is in ``lines`` before its first part is made: of what is listed first, nothing
+    belongs to anybody when there is no connection afterwards.
+    """
+    left = list(parts.iterdir())
+    if not lines:
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 def _stored(event: Any, originals: Originals, received: Received) -> int:

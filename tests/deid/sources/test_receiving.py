@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,8 +253,23 @@ def test_a_sender_that_vanishes_in_the_middle_leaves_nothing(tmp_path: Path) -> 
             association.send_c_store(big)
         assert send(running.port, made(2)) == [0]
         assert len(taken(tmp_path / "in")) == 1
-    # A part whose connection went before it had a name goes at the end at the latest.
-    assert not list((tmp_path / ".in.intake" / "parts").iterdir())
+        # Also a part whose connection went before it had a name, while the receiver goes on.
+        parts = tmp_path / ".in.intake" / "parts"
+        until = time.monotonic() + 10
+        while list(parts.iterdir()) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not list(parts.iterdir())
+
+
+def test_what_lies_about_goes_while_nobody_is_connected(tmp_path: Path) -> None:
+    with Running(tmp_path / "in") as running:
+        stray = tmp_path / ".in.intake" / "parts" / "stray"
+        stray.write_bytes(b"half")
+        until = time.monotonic() + 10
+        while stray.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not stray.exists()
+        assert send(running.port, made(1)) == [0]
 
 
 def test_two_receivers_do_not_share_a_folder_or_a_port(tmp_path: Path) -> None:
