@@ -108,7 +108,8 @@ class StrokeNetwork:
         """The probability of writing in each cell of a grey picture ``[rows, columns]``."""
         rows, columns = plane.shape
         below, beside = -rows % MULTIPLE, -columns % MULTIPLE
-        padded = cv2.copyMakeBorder(plane, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+        # Mirrored: noise repeated to the edge would look like a row of strokes.
+        padded = cv2.copyMakeBorder(plane, 0, below, 0, beside, cv2.BORDER_REFLECT_101)
         answer = np.zeros((padded.shape[0] // CELL, padded.shape[1] // CELL), np.float32)
         for top in range(0, padded.shape[0], CORE):
             for left in range(0, padded.shape[1], CORE):

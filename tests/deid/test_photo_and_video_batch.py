@@ -51,7 +51,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[re
     (src / "pages.tif").write_bytes(stream.getvalue())
     (src / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + NAME.encode() * 9)
     pipeline.run(src, dst, key=bytes(range(32)), profile=load("research"))
-    return src, dst, report.read(pipeline.default_report(dst))
+    return src, dst, list(report.read(pipeline.default_report(dst)))
 
 
 def by_kind(rows: list[report.Row], kind: str) -> report.Row:
@@ -84,7 +84,7 @@ def test_the_second_run_changes_nothing(batch) -> None:
     src, dst, rows = batch
     before = {row["target"]: row["digest"] for row in rows if row["target"]}
     pipeline.run(src, dst, key=bytes(range(32)), profile=load("research"))
-    again = report.read(pipeline.default_report(dst))
+    again = list(report.read(pipeline.default_report(dst)))
     assert {row["target"]: row["digest"] for row in again if row["target"]} == before
     assert {row["status"] for row in again if row["target"]} == {"unchanged"}
 
@@ -128,8 +128,8 @@ def test_a_video_is_in_every_sample_and_drawn_as_a_sheet_of_frames(batch, tmp_pa
         for each in rows if each["target"]
     ]  # fmt: skip
     facts = pictures.draw(src, dst, wanted, tmp_path)
-    assert facts["video"] == {"width": 900, "height": 660, "same_size": True}
-    assert facts["photo"] == {"width": 600, "height": 220, "same_size": True}
+    assert facts["video"].items() >= {"width": 900, "height": 660, "same_size": True}.items()
+    assert facts["photo"].items() >= {"width": 600, "height": 220, "same_size": True}.items()
     with Image.open(tmp_path / "video-after.png") as image:
         after = np.asarray(image.convert("RGB"))
     # The boxes of the row are where the sheet shows them masked.

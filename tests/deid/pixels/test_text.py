@@ -48,6 +48,13 @@ def test_burned_in_text_in_a_corner_is_masked(text: str, size: int):
     assert is_found(mask, Placed(drawn, "", size, 255))
 
 
+@pytest.mark.parametrize("shape", [(200, 300), (300, 200), (250, 401), (99, 75), (9, 9)])
+def test_the_edge_of_noise_of_any_size_is_no_text(shape: tuple[int, int]):
+    noise = np.random.default_rng(5).integers(0, 256, shape).astype(np.uint8)
+    mask = masked(shape, default_text_detector().detect(noise))
+    assert not mask[-12:].all(axis=1).any() and not mask[:, -12:].all(axis=0).any()
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_text_over_anatomy_is_masked_without_the_anatomy(invert: bool):
     picture = real_pictures()["693_UNCR.dcm"]
