@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from deid.dicom.wordlike import reads_as_text
 
@@ -31,6 +31,8 @@ _J2K_HEADER = frozenset(
 )  # fmt: skip
 _J2K_SIZE, _J2K_QUANTISATION = 0xFF51, 0xFF5C
 _EXPOUNDED = 2
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_JP2_PLAIN = frozenset({b"ihdr", b"bpcc", b"colr", b"res "})
 
 
 def cleaned(frame: bytes, stored: int) -> bytes | None:
@@ -39,6 +41,8 @@ def cleaned(frame: bytes, stored: int) -> bytes | None:
     ``stored`` is BitsStored: samples of more bits could show another picture in the bits above.
     """
     try:
+        if frame[:12] == _JP2:
+            frame = _unwrapped(frame)
         if frame[:3] == b"\xff\xd8\xff":
             return _jpeg(frame, stored)
         if frame[:4] == b"\xff\x4f\xff\x51":
@@ -46,6 +50,38 @@ def cleaned(frame: bytes, stored: int) -> bytes | None:
     except (struct.error, IndexError):
         pass
     return None
+
+
+def _unwrapped(frame: bytes) -> bytes:
+    """The codestream in a JP2 file (T.800 annex I), which DICOM does not allow around it.
+
+    Its boxes hold anything and go: profiles, XML, identifiers. Empty where one says that the
+    components are not shown as they are: a palette, another order of the channels.
+    """
+    found = b""
+    for kind, body in _boxes(frame):
+        if kind == b"jp2h" and any(inner not in _JP2_PLAIN for inner, _body in _boxes(body)):
+            return b""
+        if kind == b"jp2c":
+            if found:
+                return b""
+            found = body
+    return found
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        start = position + 8
+        if length == 1:
+            length = struct.unpack_from(">Q", data, start)[0]
+            start += 8
+        end = position + length if length else len(data)
+        if not start <= end <= len(data):
+            return
+        yield kind, data[start:end]
+        position = end
 
 
 def precision(frame: bytes, signed: bool) -> int:

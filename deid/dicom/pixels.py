@@ -96,6 +96,8 @@ def clean(
         rewritten = _recompressed(holder, facts, syntax, detect=detect)
     if rewritten is not None and not detect and not marks:
         return rewritten
+    # What is published is what was looked at, not what it was made of.
+    holder = holder if rewritten is None else rewritten.element
     shown = _Picture(elements, holder, facts, syntax, decoder)
     return shown.cleaned(rewritten, detect=detect, marks=marks)
 

@@ -245,3 +245,28 @@ def test_a_header_only_profile_declares_every_bit_that_a_frame_has(
     made = pydicom.dcmread(io.BytesIO(b"".join(header_cleaner.clean(jpeg_ls(12, 0), "0").chunks)))
     assert made.file_meta.TransferSyntaxUID == JPEGLSLossless
     assert (made.BitsStored, made.HighBit, made.BitsAllocated) == (16, 15, 16)
+
+
+def boxed(codestream_of: bytes, *header: bytes) -> bytes:
+    """A codestream in a JP2 file (T.800 I.5), with more boxes in its header."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    inner = box(b"ihdr", bytes(14)) + b"".join(box(each[:4], each[4:]) for each in header)
+    return b"".join(
+        [
+            box(b"jP  ", b"\r\n\x87\n"), box(b"ftyp", b"jp2 \0\0\0\0jp2 "), box(b"jp2h", inner),
+            box(b"uuid", SECRET), box(b"jp2c", codestream_of), box(b"xml ", SECRET),
+        ]
+    )  # fmt: skip
+
+
+def test_a_jp2_file_around_a_codestream_goes(cleaner: DicomCleaner) -> None:
+    frame = jpeg_2000()
+    assert codestream.cleaned(boxed(frame, b"colr" + SECRET), 8) == codestream.cleaned(frame, 8)
+    for header in (b"cdef" + bytes(8), b"pclr" + SECRET, b"cmap" + bytes(4)):
+        assert codestream.cleaned(boxed(frame, header), 8) is None
+    assert codestream.cleaned(boxed(frame)[:-40] + struct.pack(">I4s", 9, b"jp2c"), 8) is None
+    file = cleaner.clean(dicom_files.compressed(boxed(frame), JPEG2000), "0")
+    assert SECRET not in b"".join(file.chunks)
