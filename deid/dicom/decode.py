@@ -76,6 +76,8 @@ def stored(data: bytes | io.BytesIO) -> tuple[Dataset, NDArray[Any], dict[str, A
 
 # In equalised noise and among calcifications a network sees letters, smaller than letters are.
 LEAST_HEIGHT, LEAST_WIDTH = 9, 16  # pixels
+LONG_EDGE, LEAST_STEP, BACK = 64, 16, 0.02
+"""Pixels of an edge, the grey values that it rises by of 255, and the share that it may fall."""
 
 
 class Search:
@@ -99,17 +101,33 @@ class Search:
             while shown:
                 self._boxes.extend(self._detector.detect(np.ascontiguousarray(shown.pop())))
             if look.ndim == 2 and look.min() < look.max():
-                glanced = self._detector.glance(display.equalised(look))
+                ranks = display.equalised(look)
                 self._boxes.extend(
                     box
-                    for box in glanced
+                    for box in self._detector.glance(ranks)
                     if min(box.width, box.height) >= LEAST_HEIGHT
                     and max(box.width, box.height) >= LEAST_WIDTH
+                    and not _is_edge(ranks, box)
                 )
 
     def boxes(self) -> list[Box]:
         """The union of the boxes of every look."""
         return without_contained(self._boxes)
+
+
+def _is_edge(ranks: NDArray[np.uint8], box: Box) -> bool:
+    """Whether a long box lies over the edge of a flat part, and no line of writing does.
+
+    By ranks, the last trace of noise at such an edge looks like a row of strokes. Across an edge
+    the mean over its length only rises, or only falls; across writing it comes back.
+    """
+    if max(box.width, box.height) < LONG_EDGE:
+        return False
+    inside = ranks[box.y : box.bottom, box.x : box.right]
+    profile = inside.mean(axis=1 if box.width >= box.height else 0)
+    steps = np.diff(profile if profile[-1] >= profile[0] else profile[::-1])
+    risen = float(abs(profile[-1] - profile[0]))
+    return risen >= LEAST_STEP and float(-steps[steps < 0].sum()) <= BACK * risen
 
 
 PALETTE = "PALETTE COLOR"

@@ -29,6 +29,9 @@ SCALES = (1.0, 0.5, 0.25)
 CORE, MARGIN = 1024, 96
 """Pixels of a tile that count, and those around it that the network sees of (its field of view)."""
 
+SHORT, FULL = 6, 0.5
+"""Cells of the longer side, and the share of writing, from which a box is not cut into smaller."""
+
 MULTIPLE = 8
 """The network halves a picture three times."""
 
@@ -136,16 +139,41 @@ class StrokeNetwork:
             if peaks[label] < self._high or sizes[label] < 2:
                 continue
             x, y, width, height, _area = (int(each) for each in stats[label])
-            # The last letter of a line, and dots and tails of letters, are what is lost first.
-            along = 1 + int(0.3 * min(width, height))
-            wide, tall = (along, 1) if width >= height else (1, along)
-            yield (
-                (x - wide) * CELL,
-                (y - tall) * CELL,
-                (x + width + wide) * CELL,
-                (y + height + tall) * CELL,
-                float(peaks[label]),
-            )
+            inside = labels[y : y + height, x : x + width] == label
+            for left, top, wide, tall in _tight(inside):
+                # The last letter of a line, dots and tails of letters, are what is lost first.
+                along = 1 + int(0.3 * min(wide, tall))
+                more_wide, more_tall = (along, 1) if wide >= tall else (1, along)
+                yield (
+                    (x + left - more_wide) * CELL,
+                    (y + top - more_tall) * CELL,
+                    (x + left + wide + more_wide) * CELL,
+                    (y + top + tall + more_tall) * CELL,
+                    float(peaks[label]),
+                )
+
+
+def _tight(cells: NDArray[np.bool_]) -> Iterator[tuple[int, int, int, int]]:
+    """Left, top, width and height of boxes around all ``cells`` of a group.
+
+    One, unless that would be mostly empty: what leans or bends, as an edge does, is cut across
+    until each piece is full or short.
+    """
+    down, along = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    if not len(down):
+        return
+    top, left = int(down[0]), int(along[0])
+    cells = cells[top : down[-1] + 1, left : along[-1] + 1]
+    tall, wide = cells.shape
+    if max(tall, wide) <= SHORT or cells.mean() >= FULL:
+        yield left, top, wide, tall
+        return
+    for part in (0, 1):
+        middle = max(tall, wide) // 2
+        half = slice(0, middle) if part == 0 else slice(middle, None)
+        x, y = (part * middle, 0) if wide >= tall else (0, part * middle)
+        for box in _tight(cells[:, half] if wide >= tall else cells[half]):
+            yield left + x + box[0], top + y + box[1], box[2], box[3]
 
 
 def _planes(image: Image) -> list[NDArray[np.uint8]]:

@@ -124,6 +124,29 @@ def test_text_inside_the_window_of_a_noisy_picture(cleaner: DicomCleaner) -> Non
     assert covered(cleaner.clean(file_of(picture, BitsStored=12), "0"), where) > 0.98
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_the_ragged_edge_of_a_flat_part_is_no_writing(across: bool, cleaner: DicomCleaner) -> None:
+    """Collimated: beside a part that is all 0, noise comes down to 0 and 1."""
+    rng = np.random.default_rng(3)
+    shape = (480, 640)
+    slope = np.clip(np.arange(shape[1]) - 200, 0, None) * 0.4
+    picture = np.clip(np.round(slope + rng.normal(0, 4, shape) * (slope > 0)), 0, 4000)
+    picture = np.ascontiguousarray((picture.T if across else picture).astype("<u2"))
+
+    def masked() -> int:
+        rows, columns = picture.shape
+        file = file_of(picture, BitsStored=12, Rows=rows, Columns=columns)
+        return sum(box[3] * box[4] for box in cleaner.clean(file, "0").boxes)
+
+    assert masked() <= 0.01 * picture.size
+    # Writing in the flat part, as faint as can be, is still seen.
+    drawn = Image.new("L", picture.shape[::-1])
+    ImageDraw.Draw(drawn).text((20, 60), "KIM MINJI", font=open_font("KIM MINJI", 18), fill=255)
+    ink = np.asarray(drawn) > 127
+    picture[ink] = 2
+    assert masked() >= ink.sum()
+
+
 @pytest.mark.parametrize("size", [60, 110])
 def test_letters_as_tall_as_organs(size: int, cleaner: DicomCleaner) -> None:
     font = open_font("KIM 19", size)
