@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from portal.accounts.models import Person, Unit
 
 os.environ["GLOVEBOX_ROLE"] = "all"
+# How long one example takes is the machine's business.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 PASSWORD = "a long enough password 1"
 
 
