@@ -58,20 +58,35 @@ WORDS = frozenset(
     cabeza cara cuello cerebro mandibula craneo
     testa collo cervello volto cabeca pescoco rosto
     hoofd hals hersenen schedel aangezicht
+    carotid carotids carotis carotides willis stroke cbct hn wb
     mprage mp2rage flair fmri dti tractography
     wholebody ganzkorper polytrauma
     """.split()  # noqa: SIM905
 )
 # Parts of words: compounds, plurals, and words that other languages run together.
 PARTS = (
-    "head", "brain", "skull", "crani", "cereb", "cerveb", "enceph", "encef", "hirn", "schadel",
-    "schaedel", "schedel",
+    "head", "brain", "skull", "crani", "krani", "cereb", "cerveb", "enceph", "encef", "hirn",
+    "schadel", "schaedel", "schedel",
     "두부", "뇌", "머리", "안면", "얼굴", "두경부", "두개", "부비동", "안와", "측두", "턱관절",
     "경부", "전신", "하악", "상악", "중이",
     "頭", "头", "脳", "脑", "腦", "顔", "顏", "颅", "顱", "颈", "頸", "副鼻腔", "眼窩", "鼻窦",
     "全身",
     "голов", "мозг", "череп", "лица", "шеи",
 )  # fmt: skip
+# Parts of the body without a head, as PS3.16 annex L writes them: what says anything else (UNKNOWN,
+# HD, C-spine) does not say that no face is in it.
+ELSEWHERE = frozenset(
+    """
+    abdomen abdomenpelvis adrenal ankle anus aorta arm axilla back bileduct bladder breast bronchus
+    buttock calcaneus calf cardiac chest chestabdomen chestabdpelvis clavicle coccyx colon
+    coronaryartery duodenum elbow esophagus extremity femur fibula finger foot forearm gallbladder
+    groin hand heart hip humerus ileum ilium jejunum joint kidney knee leg liver lspine lsspine
+    lumbar lung lungs mediastinum ovary pancreas patella pelvis penis perineum prostate radius
+    radiusulna rectum renal rib ribs sacrum scapula scrotum shoulder sijoint spleen sternum stomach
+    testis thigh thorax thoracic thumb tibia tibiafibula tlspine toe tspine ulna ureter urethra
+    uterus vagina wrist
+    """.split()  # noqa: SIM905
+)
 PHRASES = ("whole body", "total body", "corps entier", "cuerpo entero", "circle of willis")
 # What sounds like a head and is none.
 _OTHERS = re.compile(
@@ -105,7 +120,10 @@ def is_head(file: DicomFile, sop_class: str) -> bool:
 def names_part(file: DicomFile) -> bool:
     """Whether a volume says at all what part of the body it shows: else it may be a head."""
     return any(
-        (element.tag == BODY_PART and text_of(element.value))
+        (
+            element.tag == BODY_PART
+            and not ELSEWHERE.isdisjoint(_WORD.findall(text_of(element.value).casefold()))
+        )
         or (element.tag in _ANATOMY and element.items)
         for element in _all(file.elements)
     )

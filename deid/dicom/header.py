@@ -20,6 +20,7 @@ _OWN_TAGS = frozenset(
         0x00100030,
     }
 )  # fmt: skip
+_BIRTH_DATE = 0x00100030
 # Pixel values are checked by their own rules (deid/dicom/pixels.py).
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VALUE = 1 << 16
@@ -73,7 +74,10 @@ def names_in(elements: list[Element], encodings: tuple[str, ...]) -> Iterator[st
             for item in element.items:
                 yield from names_in(item, encodings)
         elif (element.vr == "PN" or element.tag in _OWN_TAGS) and element.value:
-            yield values.words(element.value, encodings)
+            written = values.words(element.value, encodings)
+            yield written
+            if element.tag == _BIRTH_DATE and len(written) == 8:
+                yield written[2:]  # as registers of many countries begin their numbers
             if not bytes(element.value).isascii():
                 yield from values.guesses(element.value)
 

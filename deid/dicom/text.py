@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 OLDEST_AGE = 89
+OWN_DIGITS = 6
+"""So many digits of a number of the patient's own are known again in pieces or as a measure."""
 
 _UID = re.compile(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d.])")
 # Dates, telephone and registration numbers: digits joined by separators.
@@ -35,6 +37,7 @@ _PIECE = re.compile(r"\d+\.\d+|[^\W_]+|[\W_]+")
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,4})?\Z", re.ASCII)
 _MIXED = re.compile(r"(?:(\d{1,3}(?:\.\d+)?)([^\W\d_]+)|([^\W\d_]+)(\d{1,3}))([^\W\d_]{0,2})\Z")
 _DIFFUSION = re.compile(r"b\d{1,2}(?:\d|\d?0)?\Z", re.ASCII)
+_WITH_DIGIT = re.compile(r"[^\W_]*\d[^\W_]*")
 _PLAIN_SEPARATORS = frozenset(" _/+,;:()[]=-.\n")
 
 
@@ -102,7 +105,18 @@ def _words(text: str, own: frozenset[str]) -> str:
                 separator = separator or " "
         elif result:
             separator = _plain(piece)
-    return "".join(result)
+    cleaned = "".join(result)
+    if _spells_own_number(cleaned, own):
+        return " ".join(_WITH_DIGIT.sub(" ", cleaned).split())
+    return cleaned
+
+
+def _spells_own_number(cleaned: str, own: frozenset[str]) -> bool:
+    """Whether the numbers that are left, one after another, are one of the patient's own."""
+    digits = re.sub(r"\D+", "", cleaned)
+    return len(digits) >= OWN_DIGITS and any(
+        word in digits for word in own if len(word) >= OWN_DIGITS and word.isdigit()
+    )
 
 
 def _young(found: re.Match[str]) -> str:

@@ -27,8 +27,12 @@ _CODE_VALUE = re.compile(
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
-_DATE_TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?\Z")
-_TIME = re.compile(r"\d{2}:?(?:\d{2}:?(?:\d{2}(?:\.\d{1,6})?)?)?\Z")
+# Six figures that are no time of day may be a day, or a number of the patient.
+_HOUR, _MINUTE, _SECOND = r"(?:[01]\d|2[0-3])", r"[0-5]\d", r"(?:[0-5]\d|60)(?:\.\d{1,6})?"
+_DATE_TIME = re.compile(
+    rf"(\d{{4}})(\d{{2}})?(\d{{2}})?({_HOUR}(?:{_MINUTE}(?:{_SECOND})?)?)?([+-]\d{{4}})?\Z"
+)
+_TIME = re.compile(rf"{_HOUR}:?(?:{_MINUTE}:?(?:{_SECOND})?)?\Z")
 # Values of these are enumerated by the standard: the words of a name never make them go.
 _DELIMITERS = {ord("\\"), ord("^"), ord("=")}
 ENUMERATED = frozenset({0x00080060, 0x00100040, 0x00185100, 0x00185101, 0x00200060, 0x00200062})
@@ -76,9 +80,21 @@ def is_number(value: Buffer, vr: str, own: frozenset[str]) -> bool:
         plain = part.strip(b" \0+-").decode("ascii")
         if len(plain) >= 4 and own and plain in own:
             return False
-        if is_a_persons_number(plain):
+        if is_a_persons_number(plain) or (len(plain) >= 6 and _hides_a_number(plain, own)):
             return False
     return True
+
+
+def _hides_a_number(decimal: str, own: frozenset[str]) -> bool:
+    """Whether a fraction or an exponent only dresses a person's number: 19550607.0, 7.712345e6."""
+    mantissa, _e, exponent = decimal.lower().partition("e")
+    whole, _point, fraction = mantissa.partition(".")
+    if (whole + fraction).lstrip("0") in own and len(whole + fraction) >= OWN_DIGITS:
+        return True
+    if exponent:
+        size = float(decimal)
+        whole = str(round(size)) if size < 1e16 else ""
+    return len(whole) >= OWN_DIGITS and (whole in own or is_a_persons_number(whole))
 
 
 def is_a_persons_number(digits: str) -> bool:
@@ -122,10 +138,15 @@ def code_value(value: Buffer, own: frozenset[str]) -> bytes:
     text = bytes(value).decode("ascii", "replace").strip(" \0")
     if not _CODE_VALUE.match(text) or text.lower() in own or is_a_persons_number(text):
         return b""
+    parts = re.findall(r"[^\W_]+", text)
+    if "".join(parts).lower() in own or any(
+        part.lower() in own and len(part) >= 3 and not free_text.is_known_word(part)
+        for part in parts
+    ):
+        return b""
     # Codes of letters alone are short, or words (UCUM's units stand in braces); names are longer.
     if any(
-        len(word) > 3 and word.isalpha() and not free_text.is_known_word(word)
-        for word in re.findall(r"[^\W_]+", text)
+        len(word) > 3 and word.isalpha() and not free_text.is_known_word(word) for word in parts
     ):
         return b""
     return text.encode()
@@ -210,6 +231,8 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
             return False
         if vr in ("UL", "SL") and _FOUR_LETTERS.match(bytes(value)):
             return False
+        if vr in _NUMBERS and len(value) <= _FEW_BYTES and _has_own_number(bytes(value), vr, own):
+            return False
     if len(value) > 8 and len(value) <= _SEARCHED_BYTES and reads_as_text(value):
         return False
     if len(value) <= 8 or len(value) > _SEARCHED_BYTES:
@@ -219,6 +242,24 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
     return not any(
         word.encode() in raw or word.encode() in plain for word in own if len(word) >= _OWN_LENGTH
     )
+
+
+def _has_own_number(value: bytes, vr: str, own: frozenset[str]) -> bool:
+    """Whether a number is, digit by digit, a day or a number of the patient's own."""
+    for (number,) in struct.iter_unpack(_NUMBERS[vr], value):
+        if not 10 ** (OWN_DIGITS - 1) <= number < 1e16 or number % 1:
+            continue
+        digits = str(int(number))
+        if digits in own or (len(digits) == 8 and _DAY.match(digits)):
+            return True
+        # Of eight digits a short float holds seven.
+        if vr in ("FL", "OF") and any(
+            struct.unpack("<f", struct.pack("<f", float(word)))[0] == number
+            for word in own
+            if word.isascii() and word.isdigit() and OWN_DIGITS <= len(word) <= 16
+        ):
+            return True
+    return False
 
 
 _LETTERS = re.compile(rb"(?=.*[A-Za-z0-9]{3})[A-Za-z0-9^ ,.=-]+\0*\Z", re.DOTALL)
@@ -238,6 +279,11 @@ BINARY_SIZES = {
     "US": 2, "SS": 2, "AT": 4, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4, "FD": 8, "OD": 8,
     "SV": 8, "UV": 8, "OV": 8,
 }  # fmt: skip
+_NUMBERS = {
+    "UL": "<I", "SL": "<i", "FL": "<f", "OF": "<f", "FD": "<d", "OD": "<d", "SV": "<q", "UV": "<Q",
+}  # fmt: skip
+_FEW_BYTES = 64
+OWN_DIGITS = free_text.OWN_DIGITS
 _SEARCHED_BYTES = 16 << 20
 _OWN_LENGTH = 5
 DUMMIES = {

@@ -115,3 +115,21 @@ def test_a_picture_that_is_no_volume_is_not_held() -> None:
 
 def test_a_craniofacial_volume_is_held_whatever_it_says() -> None:
     assert is_head(volume(head.CRANIOFACIAL, "DX"))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("CHEST", True), ("TSPINE", True), ("CHEST_ABDOMEN", True), ("Thorax", True),
+        ("", False), ("UNKNOWN", False), ("OTHER", False), ("HD", False), ("CSPINE", False),
+    ],
+)  # fmt: skip
+def test_only_a_part_that_is_known_says_that_no_head_is_there(part: str, said: bool) -> None:
+    data = volume(dicom_files.CT)
+    data.BodyPartExamined = part
+    assert head.names_part(stream.parse(dicom_files.written(data))) is said
+
+
+@pytest.mark.parametrize("text", ["Neurokranium", "CTA carotis", "Angio Willis", "NCCT stroke"])
+def test_what_else_shows_a_head(text: str) -> None:
+    assert head.names_head(text)

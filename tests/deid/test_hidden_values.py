@@ -67,6 +67,81 @@ def test_the_day_of_birth_is_the_patients_own(cleaner: DicomCleaner) -> None:
     assert b"19670229" not in b"".join(cleaner.clean(dicom_files.written(data), "0").chunks)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (b"7712345.0", False), (b"7.712345e6", False), (b"771.2345", False), (b"-7712345.5", False),
+        (b"7712345e-3", False), (b"19550607.0", False), (b"1.9550607E7", False),
+        (b"550607.12345", False), (b"0.7712345", False),
+        (b"771.2346", True), (b"7400000000.0", True), (b"1e400", True), (b"123456.5", True),
+    ],
+)  # fmt: skip
+def test_no_measure_is_the_patients_number_in_disguise(written: bytes, kept: bool) -> None:
+    assert values.is_number(written, "DS", OWN) is kept
+
+
+OWN = frozenset({"7712345", "bak", "min", "550607"})
+
+
+@pytest.mark.parametrize(
+    ("vr", "form", "number", "kept"),
+    [
+        ("FD", "<d", 19550607.0, False), ("FD", "<d", 7712345.0, False),
+        ("FL", "<f", 7712345, False),
+        ("UL", "<I", 7712345, False), ("UL", "<I", 19550607, False), ("SL", "<i", 550607, False),
+        ("FD", "<d", 7712345.5, True), ("UL", "<I", 7712346, True), ("SL", "<i", -7, True),
+        ("FD", "<d", float("nan"), True), ("FD", "<d", float("inf"), True),
+    ],
+)  # fmt: skip
+def test_no_binary_number_is_the_patients(vr: str, form: str, number: float, kept: bool) -> None:
+    tag = {"FD": 0x00189073, "FL": 0x00089459, "UL": 0x00186016, "SL": 0x00186020}[vr]
+    assert values.is_binary(tag, struct.pack(form, number), vr, OWN) is kept
+
+
+def test_a_long_number_is_known_in_a_short_float() -> None:
+    own = frozenset({"88123457"})
+    assert not values.is_binary(0x00089459, struct.pack("<f", 88123457.0), "FL", own)
+
+
+@pytest.mark.parametrize(
+    ("written", "vr", "left"),
+    [
+        (b"631117", "TM", b""), (b"771234.5", "TM", b""), (b"126117", "TM", b""),
+        (b"235960.123", "TM", b"235960.123"), (b"10:11:12", "TM", b"10:11:12"),
+        (b"23", "TM", b"23"),
+        (b"20200101631117.771234", "DT", b""),
+        (b"20200101101112.5+0900", "DT", b"20200101101112.5+0900"),
+        (b"2020010110", "DT", b"2020010110"),
+    ],
+)  # fmt: skip
+def test_a_time_is_one_of_a_day(written: bytes, vr: str, left: bytes) -> None:
+    assert values.date(written, vr, 0) == left
+
+
+def test_the_first_figures_of_a_registers_number_are_the_patients_own(
+    cleaner: DicomCleaner,
+) -> None:
+    data = dicom_files.base()
+    data.PatientBirthDate, data.SeriesNumber = "19631117", "631117"
+    assert b"631117" not in b"".join(cleaner.clean(dicom_files.written(data), "0").chunks)
+
+
+@pytest.mark.parametrize("written", ["BAK-712", "771-2345", "T-BAK", "77.12345"])
+def test_a_code_holds_no_part_of_the_patients_name(written: str) -> None:
+    assert values.code_value(written.encode(), NONE) == written.encode()
+    assert values.code_value(written.encode(), OWN) == b""
+
+
+def test_a_unit_is_not_the_name_that_it_sounds_like() -> None:
+    assert values.code_value(b"ml/min", OWN) == b"ml/min"
+
+
+@pytest.mark.parametrize("written", ["T2 T771 T234 T5 chest", "771mm 234mm 5mm chest"])
+def test_numbers_do_not_spell_the_patients_own(written: str) -> None:
+    assert text.clean(written, NONE, uid) == written
+    assert text.clean(written, OWN, uid) == "chest"
+
+
 @pytest.mark.parametrize("written", ["KIMMINJI", "Kim^Minj", "19770315", "01098765432", "QWOZ"])
 def test_a_code_is_no_name_and_no_number_of_a_person(written: str) -> None:
     assert values.code_value(written.encode(), NONE) == b""
