@@ -73,7 +73,7 @@ class DicomCleaner:
         # A label map or dose grid is no picture: masking what looks like text would falsify it.
         measured = sop_class in MEASURED_CLASSES
         detect = detect and not measured
-        pixel = self._pixels(file, cleaned.elements, detect=detect)
+        pixel = self._pixels(file, cleaned.elements, identity.own, detect=detect)
         elements = [each for each in cleaned.elements if each.tag not in pixels.PIXEL_TAGS]
         syntax = stream.EXPLICIT
         boxes: list[list[Any]] = []
@@ -144,7 +144,7 @@ class DicomCleaner:
         return sop_class
 
     def _pixels(
-        self, file: DicomFile, cleaned: list[Element], *, detect: bool
+        self, file: DicomFile, cleaned: list[Element], own: frozenset[str], *, detect: bool
     ) -> pixels.Cleaned | None:
         burned_in = value_of(file.elements, 0x00280301) == "YES"
         if not any(element.tag in pixels.PIXEL_TAGS for element in file.elements):
@@ -159,7 +159,12 @@ class DicomCleaner:
             outside_ultrasound=self.profile.outside_ultrasound,
         )
         return pixels.clean(
-            cleaned, file.syntax, self.decoder, detect=detect, marks=marks if detect else ()
+            cleaned,
+            file.syntax,
+            self.decoder,
+            detect=detect,
+            marks=marks if detect else (),
+            own=own,
         )
 
 

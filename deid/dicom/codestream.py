@@ -106,6 +106,7 @@ def _jpeg(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\xd8"]
     wanted: set[int] = set()  # quantisation tables that a component uses
     given: set[int] = set()
+    headers = 0
     position = 2
     while True:
         if frame[position] != 0xFF:
@@ -140,6 +141,9 @@ def _jpeg(frame: bytes, stored: int) -> bytes | None:
         elif marker in _FRAMES or marker == _LOSSLESS_LS:
             if len(body) != 6 + 3 * body[5] or body[0] > max(8, stored):
                 return None
+            headers += 1
+            if headers > 1:
+                return None  # a decoder shows one picture, and another may show the other
             wanted.update(body[8::3])
             kept.append(segment)
         elif marker in _EXACT:
@@ -257,8 +261,17 @@ def _unexplained(marker: int, body: bytes) -> bytes:
     return bytes([steps[0] & 255, *(step & 255 for level in levels for step in level[1:])])
 
 
+def _tiles(size: bytes) -> int:
+    """How many tiles the picture of a SIZ segment has (T.800 B.3)."""
+    right, bottom, _left, _top, width, height, x, y = struct.unpack_from(">8I", size, 6)
+    if not width or not height:
+        return 0
+    return int(-((x - right) // width) * -((y - bottom) // height))
+
+
 def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\x4f"]
+    tiles = 0
     position = 2
     while True:
         marker, length = struct.unpack_from(">HH", frame, position)
@@ -270,6 +283,8 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             segment = frame[position : position + 2 + length]
             if marker == _J2K_SIZE and any((bits & 0x7F) + 1 > stored for bits in segment[40::3]):
                 return None
+            if marker == _J2K_SIZE:
+                tiles = _tiles(segment)
             # Decoders skip what they do not know of capabilities and profiles.
             if reads_as_text(_unexplained(marker, segment[4:]), short=True):
                 return None
@@ -278,6 +293,7 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             return None
         position += 2 + length
     start = position
+    seen: set[int] = set()
     while True:
         marker = struct.unpack_from(">H", frame, position)[0]
         if marker == 0xFFD9:
@@ -285,7 +301,11 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             return b"".join(kept) if _only_padding(frame, position + 2) else None
         if marker != 0xFF90:
             return None
-        size = struct.unpack_from(">I", frame, position + 6)[0]
+        tile, size = struct.unpack_from(">HI", frame, position + 4)
+        # A tile that the picture has not is never shown, a second part of one not by every decoder.
+        if tile >= tiles or tile in seen:
+            return None
+        seen.add(tile)
         end = position + size
         if size < 14 or end + 2 > len(frame):
             return None

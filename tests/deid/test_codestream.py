@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEGLSLossless
 
@@ -270,3 +271,64 @@ def test_a_jp2_file_around_a_codestream_goes(cleaner: DicomCleaner) -> None:
     assert codestream.cleaned(boxed(frame)[:-40] + struct.pack(">I4s", 9, b"jp2c"), 8) is None
     file = cleaner.clean(dicom_files.compressed(boxed(frame), JPEG2000), "0")
     assert SECRET not in b"".join(file.chunks)
+
+
+def test_a_jpeg_with_a_second_frame_header_is_not_passed_on() -> None:
+    start, scan = PLAIN.index(b"\xff\xc0"), PLAIN.index(b"\xff\xda")
+    assert codestream.cleaned(PLAIN[:-2] + PLAIN[start:scan] + PLAIN[scan:], 8) is None
+
+
+def jpeg2000(values: np.ndarray, side: int = 0) -> bytes:
+    stream = io.BytesIO()
+    tiles = {"tile_size": (side, side)} if side else {}
+    Image.fromarray(values).save(stream, "JPEG2000", no_jp2=True, **tiles)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tile", "part", "parts"), [(1, 0, 1), (9, 0, 1), (0, 1, 2)], ids=["next", "far", "second part"]
+)
+def test_a_picture_in_a_tile_that_no_decoder_shows_is_not_passed_on(
+    tile: int, part: int, parts: int, cleaner: DicomCleaner
+) -> None:
+    shown = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    frame, other = jpeg2000(shown), jpeg2000(255 - 2 * shown)
+    hidden = bytearray(other[other.index(b"\xff\x90") : -2])
+    hidden[4:6], hidden[10], hidden[11] = struct.pack(">H", tile), part, parts
+    longer = frame[:-2] + bytes(hidden) + frame[-2:]
+    assert codestream.cleaned(frame, 8) is not None
+    assert codestream.cleaned(longer, 8) is None
+    coded = bytes(hidden[14:])
+    try:
+        data = dicom_files.compressed(longer, JPEG2000)
+        assert coded in data
+        made = cleaner.clean(data, "0")
+    except Quarantined:
+        return
+    assert coded not in b"".join(made.chunks)
+
+
+@pytest.mark.parametrize("side", [16, 20, 64])
+def test_the_tiles_of_a_picture_are_passed_on(side: int) -> None:
+    shown = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8)
+    assert codestream.cleaned(jpeg2000(shown, side), 8) is not None
+
+
+@pytest.mark.parametrize("word", [b"QWOZNIA", "권오즈".encode("cp949")])
+def test_the_patients_own_word_is_found_anywhere_in_coded_data(
+    word: bytes, cleaner: DicomCleaner
+) -> None:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", restart_marker_rows=1)
+    frame = stream.getvalue()
+    # Behind the last coefficient of a part of the scan, where decoders look for a marker.
+    place = frame.index(b"\xff\xd2")
+    frame = frame[:place] + word + frame[place:]
+    assert codestream.cleaned(frame, 8) is not None  # too short to be known for a word
+    data = pydicom.dcmread(io.BytesIO(dicom_files.compressed(frame, dicom_files.JPEG_BASELINE)))
+    data.SpecificCharacterSet = "ISO_IR 192"
+    data.PatientName = "QWOZNIA^MINJI=권오즈"
+    file = dicom_files.written(data, dicom_files.JPEG_BASELINE)
+    assert word in file
+    assert word not in b"".join(cleaner.clean(file, "0").chunks)
