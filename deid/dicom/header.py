@@ -249,7 +249,10 @@ class _Work:
         elif vr == "CS":
             return _new(element, vr, values.code(element.tag, value, self.own))
         elif vr == "UI":
-            return _new(element, vr, bytes(value)) if values.is_uid(value) else None
+            if not values.is_uid(value):
+                return None
+            theirs = values.has_own_part(value, self.own)
+            return _new(element, vr, self.uids(value) if theirs else bytes(value))
         elif vr in ("DA", "DT", "TM"):
             return _new(element, vr, values.date(value, vr, 0))
         elif vr in ("AE", "UR", "PN") or (

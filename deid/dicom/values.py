@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import struct
@@ -163,6 +164,14 @@ def is_registered(uid: str) -> bool:
     return uid in UID_dictionary
 
 
+def has_own_part(value: Buffer, own: frozenset[str]) -> bool:
+    """Whether a part of a UID is a number of the patient's own, or a day."""
+    return any(
+        len(part) >= OWN_DIGITS and (part in own or (len(part) == 8 and _DAY.match(part)))
+        for part in re.split(r"\D+", bytes(value).decode("ascii", "replace"))
+    )
+
+
 def is_uid(value: Buffer) -> bool:
     """Whether a value is a list of UIDs."""
     text = bytes(value).decode("ascii", "replace")
@@ -233,8 +242,11 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
             return False
         if vr in _NUMBERS and len(value) <= _FEW_BYTES and _has_own_number(bytes(value), vr, own):
             return False
-    if len(value) > 8 and len(value) <= _SEARCHED_BYTES and reads_as_text(value):
-        return False
+    if len(value) <= _SEARCHED_BYTES:
+        if len(value) >= _OWN_BYTES and any(word in bytes(value) for word in _written(own)):
+            return False
+        if len(value) > 8 and reads_as_text(value):
+            return False
     if len(value) <= 8 or len(value) > _SEARCHED_BYTES:
         return True
     raw = bytes(value).lower()
@@ -242,6 +254,17 @@ def is_binary(tag: int, value: Buffer, vr: str, own: frozenset[str]) -> bool:
     return not any(
         word.encode() in raw or word.encode() in plain for word in own if len(word) >= _OWN_LENGTH
     )
+
+
+@lru_cache(maxsize=256)
+def _written(own: frozenset[str]) -> tuple[bytes, ...]:
+    """The patient's words that are not in Latin letters as bytes: as 16-bit numbers too."""
+    found = set()
+    for word in own:
+        for encoding in () if word.isascii() else ("utf-8", "cp949", "utf-16-le", "utf-16-be"):
+            with contextlib.suppress(UnicodeError):
+                found.add(word.encode(encoding))
+    return tuple(sorted(each for each in found if len(each) >= _OWN_BYTES))
 
 
 def _has_own_number(value: bytes, vr: str, own: frozenset[str]) -> bool:
@@ -285,6 +308,7 @@ _NUMBERS = {
 _FEW_BYTES = 64
 OWN_DIGITS = free_text.OWN_DIGITS
 _SEARCHED_BYTES = 16 << 20
+_OWN_BYTES = 6
 _OWN_LENGTH = 5
 DUMMIES = {
     "DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "PN": b"Anonymous",

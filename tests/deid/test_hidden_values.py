@@ -98,6 +98,31 @@ def test_no_binary_number_is_the_patients(vr: str, form: str, number: float, kep
     assert values.is_binary(tag, struct.pack(form, number), vr, OWN) is kept
 
 
+@pytest.mark.parametrize("encoding", ["cp949", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("spare", [b"", b"\0\1" * 8])
+def test_numbers_do_not_hold_the_patients_name_in_hangul(encoding: str, spare: bytes) -> None:
+    name = "박도리".encode(encoding)
+    value = name + bytes(len(name) % 2) + spare
+    assert not values.is_binary(0x00603020, value, "OW", frozenset({"박도리"}))
+    assert values.is_binary(0x00603020, value, "OW", frozenset({"박도인"}))
+
+
+@pytest.mark.parametrize(
+    ("uid", "kept"),
+    [
+        (b"1.2.840.7712345.1", False), (b"7712345", False), (b"1.2.840.19550607.1", False),
+        (b"1.2.840.113619.1", True), (b"1.2.840.77123451.1", True),
+    ],
+)  # fmt: skip
+def test_a_uid_that_is_kept_holds_no_number_of_the_patient(
+    uid: bytes, kept: bool, cleaner: DicomCleaner
+) -> None:
+    data = dicom_files.base()
+    data.PatientID, data.ManufacturerDeviceClassUID = "7712345", uid.decode()
+    made = b"".join(cleaner.clean(dicom_files.written(data), "0").chunks)
+    assert (uid in made) is kept
+
+
 def test_a_long_number_is_known_in_a_short_float() -> None:
     own = frozenset({"88123457"})
     assert not values.is_binary(0x00089459, struct.pack("<f", 88123457.0), "FL", own)
