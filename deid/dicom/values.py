@@ -27,11 +27,11 @@ _CODE_VALUE = re.compile(
 )
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _DAY = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z")
-_DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
+_DATE = re.compile(r"((?:1[89]|20)\d\d)[.\-/]?(\d{2})[.\-/]?(\d{2})\Z")
 # Six figures that are no time of day may be a day, or a number of the patient.
 _HOUR, _MINUTE, _SECOND = r"(?:[01]\d|2[0-3])", r"[0-5]\d", r"(?:[0-5]\d|60)(?:\.\d{1,6})?"
 _DATE_TIME = re.compile(
-    rf"(\d{{4}})(\d{{2}})?(\d{{2}})?({_HOUR}(?:{_MINUTE}(?:{_SECOND})?)?)?([+-]\d{{4}})?\Z"
+    rf"((?:1[89]|20)\d\d)(\d{{2}})?(\d{{2}})?({_HOUR}(?:{_MINUTE}(?:{_SECOND})?)?)?([+-]\d{{4}})?\Z"
 )
 _TIME = re.compile(rf"{_HOUR}:?(?:{_MINUTE}:?(?:{_SECOND})?)?\Z")
 # Values of these are enumerated by the standard: the words of a name never make them go.

@@ -133,13 +133,16 @@ def test_a_long_number_is_known_in_a_short_float() -> None:
     [
         (b"631117", "TM", b""), (b"771234.5", "TM", b""), (b"126117", "TM", b""),
         (b"235960.123", "TM", b"235960.123"), (b"10:11:12", "TM", b"10:11:12"),
-        (b"23", "TM", b"23"),
+        (b"23", "TM", b"23"), (b"77121314", "DA", b""), (b"7712", "DT", b""),
+        (b"18991231", "DA", b"18991231"), (b"2031", "DT", b"2031"),
         (b"20200101631117.771234", "DT", b""),
         (b"20200101101112.5+0900", "DT", b"20200101101112.5+0900"),
         (b"2020010110", "DT", b"2020010110"),
     ],
 )  # fmt: skip
-def test_a_time_is_one_of_a_day(written: bytes, vr: str, left: bytes) -> None:
+def test_a_time_is_one_of_a_day_and_a_day_one_of_our_times(
+    written: bytes, vr: str, left: bytes
+) -> None:
     assert values.date(written, vr, 0) == left
 
 
