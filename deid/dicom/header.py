@@ -251,7 +251,9 @@ class _Work:
         elif vr == "UI":
             if not values.is_uid(value):
                 return None
-            theirs = values.has_own_part(value, self.own)
+            # Who retains UIDs retains what stands in them; a device's own never names a patient.
+            retained = self.profile.has("retain_uids")
+            theirs = not retained and values.has_own_part(value, self.own)
             return _new(element, vr, self.uids(value) if theirs else bytes(value))
         elif vr in ("DA", "DT", "TM"):
             return _new(element, vr, values.date(value, vr, 0))

@@ -165,11 +165,9 @@ def is_registered(uid: str) -> bool:
 
 
 def has_own_part(value: Buffer, own: frozenset[str]) -> bool:
-    """Whether a part of a UID is a number of the patient's own, or a day."""
-    return any(
-        len(part) >= OWN_DIGITS and (part in own or (len(part) == 8 and _DAY.match(part)))
-        for part in re.split(r"\D+", bytes(value).decode("ascii", "replace"))
-    )
+    """Whether a part of a UID is a number of the patient's own."""
+    parts = re.split(r"\D+", bytes(value).decode("ascii", "replace"))
+    return any(len(part) >= OWN_DIGITS and part in own for part in parts)
 
 
 def is_uid(value: Buffer) -> bool:

@@ -110,7 +110,7 @@ def test_numbers_do_not_hold_the_patients_name_in_hangul(encoding: str, spare: b
 @pytest.mark.parametrize(
     ("uid", "kept"),
     [
-        (b"1.2.840.7712345.1", False), (b"7712345", False), (b"1.2.840.19550607.1", False),
+        (b"1.2.840.7712345.1", False), (b"7712345", False), (b"1.2.840.19550607.1", True),
         (b"1.2.840.113619.1", True), (b"1.2.840.77123451.1", True),
     ],
 )  # fmt: skip
