@@ -252,6 +252,7 @@ def _item_page(
         "changes": words.changes(shown.row.actions),
         "differences": queries.open_header(by=person, item=shown) if ready else [],
         "masked": words.masked(shown.row.boxes, ticked),
+        "film": marks.is_film(shown),
         "frames": sorted(int(number) for number in shown.frames),
         "boxes": boxes,
         "note": note,

@@ -14,6 +14,11 @@ SIDES = ("x", "y", "width", "height")
 Box = dict[str, Any]
 
 
+def is_film(item: ReviewItem) -> bool:
+    """Whether the picture is a sheet of a film's frames."""
+    return bool(item.row.facts.get("kind") == "video")
+
+
 def checked_boxes(boxes: Sequence[Mapping[str, Any]], item: ReviewItem) -> list[dict[str, int]]:
     """Return drawn boxes as whole pixels inside the image. Raises Invalid naming the box."""
     if len(boxes) > MAXIMUM_BOXES:
@@ -55,6 +60,15 @@ def checked_wrong(wrong: Sequence[Any], item: ReviewItem) -> list[Box]:
 
     Each is named by kind and place, and must be one that was masked: nothing else is uncovered.
     """
+    if wrong and is_film(item):
+        raise Invalid(
+            _(
+                "A box of a film moves with what it hides and cannot be taken away. Say: masked "
+                "too much, which you may accept."
+            ),
+            field="wrong",
+            code="qa.wrong-film",
+        )
     known = {mark_of(box): box for box in masked_boxes(item.row.boxes)}
     found: dict[tuple[Any, ...], Box] = {}
     for place, box in enumerate(wrong):

@@ -218,6 +218,7 @@ def draw_pictures(intake: Intake, lease: Lease) -> None:
             lease.check()
             pks = [item.pk for item in waiting]
             ReviewItem.objects.filter(pk__in=pks).update(unseen="original-destroyed")
+            _say_when_drawn(version)
         return
     with workplace.temporary(folder_of(version.pk, "pictures")) as work:
         source = originals(intake, work)
@@ -256,10 +257,14 @@ def draw_pictures(intake: Intake, lease: Lease) -> None:
             _keep_pictures(item, made.get(str(item.pk)), written / "out", lease)
     with transaction.atomic():
         lease.check()
-        if not undrawn(sampling.current_round(version)).exists():
-            DatasetVersion.objects.filter(pk=version.pk, state="in_qa").update(
-                reason=_("the security officer examines the sample")
-            )
+        _say_when_drawn(version)
+
+
+def _say_when_drawn(version: DatasetVersion) -> None:
+    if not undrawn(sampling.current_round(version)).exists():
+        DatasetVersion.objects.filter(pk=version.pk, state="in_qa").update(
+            reason=_("the security officer examines the sample")
+        )
 
 
 def undrawn(items: QuerySet[ReviewItem]) -> QuerySet[ReviewItem]:

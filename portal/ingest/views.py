@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from django.contrib import messages
@@ -19,7 +20,10 @@ from portal.ingest import actions, queries, words
 from portal.pages.reader import reader
 
 ROWS_A_PAGE = 100
-STATUSES = ("written", "unchanged", "quarantined", "failed")
+STATUSES = ("written", "quarantined", "failed")
+# What an interrupted run or a shard had made before is "unchanged" for the last run; for people
+# all of it was written for this version.
+WRITTEN = ("written", "unchanged")
 
 
 def find_version(person: Person, slug: str, number: int) -> DatasetVersion:
@@ -29,11 +33,19 @@ def find_version(person: Person, slug: str, number: int) -> DatasetVersion:
 
 def _progress(version: DatasetVersion) -> dict[str, Any]:
     progress = queries.progress(version)
+    counts: Counter[str] = Counter()
+    for status, count in progress["counts"].items():
+        counts[_status(status)] += count
     return {
         "version": version,
         "progress": progress,
-        "counts": [(name, progress["counts"].get(name, 0)) for name in STATUSES],
+        "counts": [(name, counts[name]) for name in STATUSES],
     }
+
+
+def _status(status: str) -> str:
+    """Return a row's status as people read it."""
+    return "written" if status in WRITTEN else status
 
 
 @login_required
@@ -47,7 +59,9 @@ def version(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         **_progress(shown),
         "own": shown.dataset.steward_id == person.pk,
         "signatures": shown.signatures.select_related("officer").order_by("-round"),
-        "destructions": shown.destructions.order_by("-at"),
+        "destructions": [
+            (one, words.destroyed(one.what)) for one in shown.destructions.order_by("-at")
+        ],
     }
     return render(request, "ingest/version.html", context)
 
@@ -86,14 +100,17 @@ def report(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     status, why = request.GET.get("status", ""), request.GET.get("reason", "")
     reasons = sorted(set(rows.exclude(reason="").values_list("reason", flat=True).distinct()))
     if status in STATUSES:
-        rows = rows.filter(status=status)
+        rows = rows.filter(status__in=WRITTEN if status == "written" else (status,))
     if why in reasons:
         rows = rows.filter(reason=why)
     page = Paginator(rows, ROWS_A_PAGE).get_page(request.GET.get("page"))
     context = {
         "version": shown,
         "page": page,
-        "rows": [(row, words.reason(row.reason), words.changes(row.actions)) for row in page],
+        "rows": [
+            (row, _status(row.status), words.reason(row.reason), words.changes(row.actions))
+            for row in page
+        ],
         "status": status,
         "statuses": STATUSES,
         "why": why,

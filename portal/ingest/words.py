@@ -21,6 +21,11 @@ REASONS = {
     "original-destroyed": _("the originals were destroyed after their time"),
 }
 BOXES = {**words.BOXES, "officer": _("drawn by an officer")}
+DESTROYED = {
+    "originals": _("originals"),
+    "quarantine": _("files that were held back"),
+    "pictures": _("pictures of an examination"),
+}
 # Why a file is in the sample; empty for chance.
 WHY = {
     **words.REVIEWS,
@@ -45,8 +50,12 @@ def why(code: str) -> str:
 def stratum(line: str) -> str:
     """Return what a file stands for, with the standard's name of its kind of object."""
     *parts, kind = line.split(" / ")
-    name = UID(kind).name
-    return " · ".join([*(part for part in parts if part != "-"), name if name != "-" else ""])
+    return " · ".join(part for part in (*parts, UID(kind).name) if part != "-")
+
+
+def destroyed(what: str) -> str:
+    """Return what a record of destruction speaks of, in the reader's language."""
+    return gettext(DESTROYED[what]) if what in DESTROYED else what
 
 
 @dataclass(frozen=True)

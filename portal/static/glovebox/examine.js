@@ -258,6 +258,7 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     acts[event.key]();
   } else if (form && event.key.length === 1 && "cmrwx".includes(event.key)) {
-    form.querySelector(`[data-key=${event.key}]`).click();
+    const button = form.querySelector(`[data-key=${event.key}]`);
+    if (!button.hidden) button.click();
   }
 });

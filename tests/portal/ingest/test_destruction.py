@@ -165,6 +165,17 @@ def test_the_quarantine_has_its_own_end_and_takes_the_originals_that_hold_it_alo
 
 
 @pytest.mark.sandbox
+def test_an_examination_without_originals_says_that_it_can_begin(people: Crew) -> None:
+    version = ingest(people, album(subjects=1, each=1))
+    overdue()
+    work("ingest.destroy", version)
+    [item] = open_round(people)
+    assert item.unseen == "original-destroyed"
+    version.refresh_from_db()
+    assert version.reason == "the security officer examines the sample"
+
+
+@pytest.mark.sandbox
 def test_nothing_held_back_leaves_no_quarantine(people: Crew) -> None:
     ingest(people, album(subjects=1, each=1))
     intake = Intake.objects.get()

@@ -17,7 +17,7 @@ from policies.errors import Conflict, Denied, Invalid
 from portal.accounts.models import Person
 from portal.audit.models import Event
 from portal.catalog.models import Dataset, DatasetVersion
-from portal.ingest import actions, handing_out, mending, queries, sampling
+from portal.ingest import actions, handing_out, mending, queries, sampling, words
 from portal.ingest.models import Destruction, Intake, ReportRow, ReviewItem, Signature
 from tests.portal.browse import session_of
 from tests.portal.ingest.flow import Crew, crew
@@ -336,3 +336,44 @@ def test_boxes_of_earlier_rounds_are_carried_over_once_they_were_applied(people:
     Intake.objects.update(pending_boxes=False)
     carry_over(apps, None)
     assert [row.boxes for row in ReportRow.objects.all()] == [{"officer": [box]}, {}]
+
+
+@rows
+def test_what_a_film_hides_is_not_offered_to_be_taken_away(people: Crew) -> None:
+    [item] = in_qa(people, files=1)
+    box = {"x": 3, "y": 4, "width": 9, "height": 8}
+    facts = {"kind": "video", "stratum": {}, "review": ""}
+    ReportRow.objects.update(boxes={"face": [{**box, "score": 0.9}]}, facts=facts)
+    item.refresh_from_db()
+    with pytest.raises(Invalid, match="moves with what it hides"):
+        actions.record_finding(
+            by=people.officer, item=item, finding="wrong", wrong=[{**box, "kind": "face"}]
+        )
+    ReviewItem.objects.update(wrapped_key=b"k")  # as if it could be shown
+    page = session_of(people.officer).get("/examinations/photos/1/1/").content.decode()
+    assert "masked in every frame" in page
+    assert 'name="wrong"' not in page
+    # A photograph's boxes are.
+    ReportRow.objects.update(facts={**facts, "kind": "photo"})
+    page = session_of(people.officer).get("/examinations/photos/1/1/").content.decode()
+    assert 'name="wrong"' in page
+
+
+@rows
+def test_people_read_what_an_earlier_part_of_the_run_made_as_written(people: Crew) -> None:
+    in_qa(people, files=3)
+    ReportRow.objects.filter(position__lte=2).update(status="unchanged")
+    Intake.objects.update(counts={"unchanged": 2, "written": 1})
+    client = session_of(people.steward)
+    page = client.get("/steward/photos/1/").content.decode()
+    assert '<span class="figure">3</span>' in page
+    report = client.get("/steward/photos/1/report/?status=written").content.decode()
+    assert "3 files" in report
+    assert "unchanged" not in page + report
+
+
+def test_what_a_file_stands_for_ends_without_a_separator() -> None:
+    assert words.stratum("photo / - / -") == "photo"
+    assert words.stratum("MG / HOLOGIC / 1.2.840.10008.5.1.4.1.1.1.2").startswith(
+        "MG · HOLOGIC · Digital Mammography"
+    )
