@@ -87,7 +87,9 @@ def kind_of(row: Row) -> str:
 
 def _has_picture(row: Row) -> bool:
     return (
-        bool(row["target"]) and row["kind"] in ("dicom", "photo") and row["reason"] != "duplicate"
+        bool(row["target"])
+        and row["kind"] in ("dicom", "photo", "video")
+        and row["reason"] != "duplicate"
     )
 
 
@@ -126,7 +128,9 @@ def write(
         for text in _head(counts, profile, identifies=originals is not None):
             out.write(text.encode())
         shown = _figures(rows, dst, originals)
-        out.write(_pictures_head(len(rows), counts.files_with_pictures).encode())
+        films = any(row["kind"] == "video" for row in rows)
+        head = _pictures_head(len(rows), counts.files_with_pictures, films=films)
+        out.write(head.encode())
         for text in shown:
             drawn += 1
             out.write(text.encode())
@@ -243,7 +247,7 @@ def _facet(title: str, letter: str, counter: Counter[str], said: Mapping[str, st
     return _Facet(title, letter, answers)
 
 
-def _pictures_head(chosen: int, possible: int) -> str:
+def _pictures_head(chosen: int, possible: int, *, films: bool) -> str:
     if not chosen:
         return ""
     which = (
@@ -252,6 +256,8 @@ def _pictures_head(chosen: int, possible: int) -> str:
         else f"{chosen:,} of {possible:,} outputs with a picture are shown: first those that a "
         "person has to look at, then those in which something was masked, then others."
     )
+    if films:
+        which += " Of a film a sheet of up to nine of its frames is shown."
     return (
         f'<h2>Pictures</h2>\n<p class="soft">{which} They show what was written, small, with the '
         "masked places framed: text orange, faces blue, plates violet. They are as confidential as "

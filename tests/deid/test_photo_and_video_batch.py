@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from deid import contact_sheet, corrections, pictures, pipeline, report, review, stills
+from deid import contact_sheet, corrections, page, pictures, pipeline, report, review, stills
 from deid.profile import load
 from deid.verify import verify
 from deid.video_container import is_clean_video
@@ -174,3 +174,15 @@ def test_the_report_says_of_every_photograph_and_video_that_plates_are_a_persons
         assert row["review"] == "plates"
         assert "person" in row["actions"]["plate"]
     assert NAME not in json.dumps(rows)
+
+
+def test_the_report_as_a_page_shows_a_film_as_a_sheet(batch, tmp_path: Path) -> None:
+    _src, dst, rows = batch
+    target = tmp_path / "page.html"
+    drawn = page.write(target, pipeline.default_report(dst), dst=dst, profile=load("research"))
+    text = target.read_text()
+    assert drawn == text.count("<image ") == 2
+    assert "a sheet of up to nine of its frames" in text
+    film = by_kind(rows, "video")
+    figure = next(each for each in text.split("<figure") if str(film["target"]) in each)
+    assert 'viewBox="0 0 900 660"' in figure
