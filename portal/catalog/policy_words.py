@@ -126,7 +126,6 @@ def _deid(policy: Policy) -> Iterator[str]:
         for wanted, words in (
             (policy.deid.redact_text, _("text")),
             (policy.deid.redact_faces, _("faces")),
-            (policy.deid.redact_plates, _("number plates")),
         )
         if wanted
     ]
@@ -134,6 +133,9 @@ def _deid(policy: Policy) -> Iterator[str]:
         yield gettext("In the pixels these are found and masked: {kinds}.").format(
             kinds=", ".join(masked)
         )
+    if policy.deid.redact_plates:
+        # No detector knows them; such files go to a person, whatever was drawn.
+        yield gettext("A security officer looks for number plates in each photograph and video.")
     if policy.deid.examination == "every":
         yield gettext("A security officer examines every image.")
     else:

@@ -50,7 +50,8 @@ def why(code: str) -> str:
 def stratum(line: str) -> str:
     """Return what a file stands for, with the standard's name of its kind of object."""
     *parts, kind = line.split(" / ")
-    return " · ".join(part for part in (*parts, UID(kind).name) if part != "-")
+    named = [*parts, UID(kind).name if kind != "-" else "-"]
+    return " · ".join(part for part in named if part != "-")
 
 
 def destroyed(what: str) -> str:

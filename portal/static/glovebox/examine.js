@@ -62,6 +62,11 @@ function tick(x, y) {
   ticks[under[0]?.dataset.place]?.click();
 }
 
+// Focus without leaving the picture, which shows what has the focus while it is in view.
+function attend(element) {
+  element?.focus({ preventScroll: pair.getBoundingClientRect().bottom > 0 });
+}
+
 // A new box in the middle of what is seen of the first picture, to be moved by the arrow keys.
 function place() {
   const stage = pair.querySelector(".stage");
@@ -75,7 +80,7 @@ function place() {
     middle(stage.scrollLeft, stage.clientWidth, width, wide),
     middle(stage.scrollTop, stage.clientHeight, height, tall), wide, tall,
   ]);
-  row.querySelector("[data-move]").focus();
+  attend(row.querySelector("[data-move]"));
 }
 
 // Arrow keys on a row's button: move, with Shift grow or shrink, with Ctrl by ten pixels.
@@ -227,7 +232,9 @@ function step(by) {
 }
 function nextTick() {
   const here = ticks.indexOf(document.activeElement);
-  ticks[(here + 1) % ticks.length]?.focus();
+  const next = ticks[(here + 1) % ticks.length];
+  if (pair) attend(next);
+  else next?.focus();
 }
 const help = document.getElementById("help");
 document.getElementById("help-button")?.addEventListener("click", () => help.showModal());

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from policies.document import default_policy
 from policies.errors import Conflict, Denied, Invalid
 from portal.accounts.models import Person
 from portal.audit.models import Event
 from portal.catalog import actions, croissant, queries, tasks
 from portal.catalog.models import Dataset, DatasetVersion, Sample
+from portal.catalog.policy_words import in_words
 
 pytestmark = pytest.mark.django_db
 
@@ -262,3 +264,11 @@ def check_croissant(document: dict[str, Any]) -> None:
             assert field["dataType"].startswith("sc:")
             assert field["source"]["fileObject"]["@id"] in identifiers
             assert field["source"]["extract"]["column"] == field["name"]
+
+
+def test_the_policy_s_words_claim_no_detector_of_number_plates() -> None:
+    policy = default_policy()
+    assert policy.deid.redact_plates
+    lines = [line for section in in_words(policy) for line in section.sentences]
+    assert "In the pixels these are found and masked: text, faces." in lines
+    assert "A security officer looks for number plates in each photograph and video." in lines
