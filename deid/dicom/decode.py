@@ -76,6 +76,8 @@ def stored(data: bytes | io.BytesIO) -> tuple[Dataset, NDArray[Any], dict[str, A
 
 # In equalised noise and among calcifications a network sees letters, smaller than letters are.
 LEAST_HEIGHT, LEAST_WIDTH = 9, 16  # pixels
+SURE_DOWNWARDS = 0.97
+"""How sure what is higher than wide must be by ranks: skin before noise looks like it."""
 LONG_EDGE, LEAST_STEP, BACK = 64, 16, 0.02
 """Pixels of an edge, the grey values that it rises by of 255, and the share that it may fall."""
 
@@ -107,6 +109,7 @@ class Search:
                     for box in self._detector.glance(ranks)
                     if min(box.width, box.height) >= LEAST_HEIGHT
                     and max(box.width, box.height) >= LEAST_WIDTH
+                    and (box.width >= box.height or box.score >= SURE_DOWNWARDS)
                     and not _is_edge(ranks, box)
                 )
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from deid.dicom.clean import DicomCleaner, Result
 from synthetic import dicom_files
 from synthetic.lettering import open_font
+from synthetic.phantom import draw_anatomy, draw_phantom
 
 SHAPE = (256, 384)
 NOTE = "HONG GILDONG 12345678"
@@ -122,6 +123,19 @@ def test_text_inside_the_window_of_a_noisy_picture(cleaner: DicomCleaner) -> Non
     picture[-60:, :100] = 4000
     picture[where] += 40
     assert covered(cleaner.clean(file_of(picture, BitsStored=12), "0"), where) > 0.98
+
+
+def test_phantoms_without_text_stay_nearly_whole(cleaner: DicomCleaner) -> None:
+    rng = np.random.default_rng(9)
+    shares = []
+    for number in range(8):
+        view = ("CC", "MLO")[number % 2]
+        phantom = draw_phantom(rng, draw_anatomy(rng), laterality="R", view=view, lesions=1)
+        rows, columns = phantom.pixels.shape
+        file = file_of(phantom.pixels.astype("<u2"), BitsStored=16, Rows=rows, Columns=columns)
+        boxes = cleaner.clean(file, "0").boxes
+        shares.append(sum(box[3] * box[4] for box in boxes) / (rows * columns))
+    assert np.mean(shares) <= 0.01
 
 
 @pytest.mark.parametrize("across", [False, True])
