@@ -28,7 +28,7 @@ Tell = Callable[[bytes], None]
 
 def _dicom(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom.decode import examine
-    from deid.pixels.interface import Box
+    from deid.pixels.interface import Box, listed
 
     detector = None
     if head["detect"]:
@@ -46,12 +46,8 @@ def _dicom(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, An
         fill=head.get("fill"),
         family=str(head.get("family", "")),
     )
-    boxes = [
-        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
-        for box in result.boxes
-    ]
     answer = {
-        "boxes": boxes,
+        "boxes": listed(result.boxes),
         "attributes": dict(result.attributes),
         "pixels": result.pixels is not None,
         "doubt": result.doubt,
@@ -66,6 +62,7 @@ _searches: dict[str, Search] = {}
 
 def _part(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any], bytes]:
     from deid.dicom import decode
+    from deid.pixels.interface import listed
 
     if head["first"]:
         detector = None
@@ -78,11 +75,7 @@ def _part(head: dict[str, Any], body: bytes, _tell: Tell) -> tuple[dict[str, Any
     source = io.BytesIO(body)
     del body
     boxes, fill = decode.search_part(search, source)
-    found = [
-        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
-        for box in boxes
-    ]
-    return {"boxes": found, "fill": list(fill), "doubt": search.doubt}, b""
+    return {"boxes": listed(boxes), "fill": list(fill), "doubt": search.doubt}, b""
 
 
 def _photo(head: dict[str, Any], body: bytes, tell: Tell) -> tuple[dict[str, Any], bytes]:

@@ -60,15 +60,12 @@ def clean_bytes(
     """Clean one photograph; ``head`` says what to look for: text, faces, plates."""
     from deid.photo_policy import PhotoPolicy
     from deid.photos import clean_photo
+    from deid.pixels.interface import listed
 
     policy = PhotoPolicy(text=head["text"], faces=head["faces"], plates=head["plates"])
     result = clean_photo(body, detectors=_detectors(policy), policy=policy, alive=alive)
-    boxes = [
-        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
-        for box in result.boxes
-    ]
     answer = {
-        "boxes": boxes,
+        "boxes": listed(result.boxes),
         "actions": dict(result.actions),
         "suffix": result.suffix,
         "review": result.needs_review,
@@ -81,18 +78,15 @@ def clean_film(
 ) -> tuple[dict[str, Any], bytes]:
     """Clean one video, whose file goes out in parts through ``tell``."""
     from deid.photo_policy import PhotoPolicy
+    from deid.pixels.interface import listed
     from deid.video import clean_video
 
     policy = PhotoPolicy(text=head["text"], faces=head["faces"], plates=head["plates"])
     result = clean_video(
         body, tell, detectors=_detectors(policy), policy=policy, alive=lambda: tell(b"")
     )
-    boxes = [
-        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
-        for box in result.boxes
-    ]
     answer = {
-        "boxes": boxes,
+        "boxes": listed(result.boxes),
         "actions": dict(result.actions),
         "frames": result.frames,
         "review": result.needs_review,

@@ -63,6 +63,14 @@ class Box:
         return Box(self.kind, left, top, right - left, bottom - top, self.score)
 
 
+def listed(boxes: Iterable[Box]) -> list[list[str | int | float]]:
+    """Boxes as plain values for a message: kind, x, y, width, height in pixels, score."""
+    return [
+        [box.kind, int(box.x), int(box.y), int(box.width), int(box.height), float(box.score)]
+        for box in boxes
+    ]
+
+
 class Detector(Protocol):
     """Finds regions in one picture."""
 
