@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
+import time
 from pathlib import Path
+from typing import NoReturn
 
 FOLDER = Path(__file__).resolve().parents[2] / ".fuzz"
 LARGEST = 100_000
+SLICE = 100
+"""Seconds after which atheris goes on in a new process: code that it watches keeps its values alive
+when it raises, so that large pictures add up to gigabytes. Without it they do not."""
 
 
 def main() -> int:
@@ -44,6 +50,18 @@ def _hypothesis(path: str, seconds: int) -> None:
 
 
 def _atheris(path: str, seconds: int) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) >= 1:
+        child = os.fork()
+        if child == 0:
+            # Ends the process, whatever it finds.
+            _atheris_slice(path, min(SLICE, int(left)))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code != 0:
+            raise SystemExit(f"atheris ended with {code}; what it found lies in {FOLDER}")
+
+
+def _atheris_slice(path: str, seconds: int) -> NoReturn:
     import atheris
 
     # Ours and Pillow's readers guide the search; what is imported before is not watched.
@@ -66,6 +84,7 @@ def _atheris(path: str, seconds: int) -> None:
     ]  # fmt: skip
     atheris.Setup(options, once)
     atheris.Fuzz()
+    raise AssertionError("atheris ends its process itself")
 
 
 if __name__ == "__main__":
