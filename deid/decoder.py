@@ -168,14 +168,22 @@ def main() -> None:
         os.dup2(null, standard)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    with tempfile.TemporaryDirectory(prefix="glovebox-") as scratch:
-        os.chdir(scratch)
-        tempfile.tempdir = str(Path(scratch))
-        # Much of pydicom's start is for what downloads its examples.
-        sys.modules["requests"] = None  # type: ignore[assignment]
-        # Before the first question, so that whoever asks it does not wait.
-        importlib.import_module("deid.dicom.decode")
-        serve(requests, answers)
+    _stand_nowhere()
+    # Much of pydicom's start is for what downloads its examples.
+    sys.modules["requests"] = None  # type: ignore[assignment]
+    # Before the first question, so that whoever asks it does not wait.
+    importlib.import_module("deid.dicom.decode")
+    serve(requests, answers)
+
+
+def _stand_nowhere() -> None:
+    """Work in a folder that is removed at once: no file can be left in it, however this ends.
+
+    What is too large for memory goes into a file without a name; see :mod:`deid.spill`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="glovebox-"))
+    os.chdir(folder)
+    folder.rmdir()
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ class Decoder:
         return self._process
 
     def close(self) -> None:
-        """End the process: by itself, so that it leaves no folder, or by force."""
+        """End the process, by itself or by force."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 cast(BinaryIO, self._process.stdin).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from deid import intake, output
+from deid.decoding import Decoder
 from deid.profile import Profile
+from deid.quarantine import Quarantined
 from synthetic import dicom_files
 from tests.deid.conftest import KEY
 from tests.deid.test_pipeline import ROOT, digests, headers_only, rows_of, run, tree
@@ -206,3 +210,24 @@ def test_nothing_of_anybody_is_said_or_left_in_temporary_places(tmp_path: Path) 
         assert secret not in said
     assert not list(scratch.iterdir())
     assert tempfile.gettempdir() not in (tmp_path / "report.jsonl").read_text()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_decoder_that_dies_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    decoder = Decoder()
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30), "grey").save(picture, "PNG")
+    question = {"operation": "photo", "text": False, "faces": False, "plates": False}
+    try:
+        assert decoder.ask(question, picture.getvalue())[1]
+        decoder._process.send_signal(end)  # type: ignore[union-attr]
+        with pytest.raises(Quarantined):
+            decoder.ask(question, picture.getvalue())
+        assert decoder.ask(question, picture.getvalue())[1]
+        assert not list(tmp_path.iterdir())
+    finally:
+        decoder.close()
+    assert not list(tmp_path.iterdir())
