@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from portal.accounts.models import Person, Unit
 
 os.environ["GLOVEBOX_ROLE"] = "all"
+# Tests that read text with another's package before ours is imported; see deid/pixels.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # How long one example takes is the machine's business.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
