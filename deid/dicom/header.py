@@ -300,6 +300,8 @@ class _Work:
                 numeric = element.vr in PRIVATE_NUMBERS
                 if element.vr in ("DS", "IS"):
                     numeric = values.is_number(element.value, element.vr, self.own)
+                elif numeric:
+                    numeric = values.is_binary(element.tag, element.value, element.vr, self.own)
                 if numeric and len(element.value) <= 1024:
                     self.result.actions.pop(f"{element.tag:08X}", None)
                     kept.append(element)

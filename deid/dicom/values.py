@@ -219,7 +219,7 @@ def _most_values(tag: int) -> int:
     try:
         multiplicity = dictionary_VM(tag)
     except KeyError:
-        return 1
+        return 0 if tag >> 16 & 1 else 1  # of private elements only their vendor knows
     last = multiplicity.split(" ")[0].split("-")[-1]
     return int(last) if last.isdigit() else 0
 

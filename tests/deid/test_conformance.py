@@ -537,6 +537,66 @@ def _as_column(option: str, letter: str, tag: int, pair: list[Any]) -> bool:
     return bool(one.is_empty)
 
 
+SAFE, UNSAFE = "QVARTZ SCANNER 01", "QVARTZ SCANNER 02"
+NUMBERS: Mapping[str, Any] = {
+    "DS": "12.5", "IS": "12", "US": 912, "SS": -912, "UL": [70001, 70002], "SL": -70001,
+    "FL": 12.5, "FD": [12.5, 13.5, 14.5], "SV": -(1 << 40), "UV": 1 << 40,
+}  # fmt: skip
+OWN = "77123456"
+# Under a number's VR, and yet the patient's: their number, and letters.
+TOLD: Mapping[str, Any] = {
+    "DS": OWN, "IS": OWN, "UL": int(OWN), "SL": int(OWN), "FD": float(OWN), "SV": int(OWN),
+    "UV": int.from_bytes(b"QVARTZOB", "little"),
+    "US": [int.from_bytes(WORDS[0][at : at + 2].encode(), "little") for at in range(0, 8, 2)],
+    "SS": [int.from_bytes(WORDS[1][at : at + 2].encode(), "little") for at in range(0, 8, 2)],
+    "FL": float(OWN),
+}  # fmt: skip
+WORDED = {"LO": WORDS[0], "UN": b"QVARTZOB", "OB": b"QVARTZOB", "UT": WORDS[0], "DA": "20190807",
+          "PN": WORDS[0], "UI": f"{dicom_files.PREFIX}.77", "AT": 0x00100010}  # fmt: skip
+
+
+@pytest.mark.parametrize("block_at", [0x10, 0x43])
+def test_of_private_blocks_the_option_alone_keeps_the_named_numbers_and_nothing_else(
+    decoder: Decoder, block_at: int
+) -> None:
+    every = {vr: number for number, vr in enumerate([*NUMBERS, *WORDED], start=1)}
+    judge = Judge(
+        from_document(
+            {
+                "options": ["retain_safe_private"],
+                "safe_private": {SAFE: [f"0019xx{number:02X}" for number in every.values()]},
+            }
+        ),
+        decoder,
+    )
+
+    def left(values: Mapping[str, Any], creator: str = SAFE, path: tuple[int, ...] = ()) -> Any:
+        """What of a block with one element a VR, and one more, the cleaned file holds."""
+        top = pydicom.dcmread(BytesIO(file_with((CT, path), element(0x00081150, CT))))
+        top.PatientID = OWN
+        where = top[path[0]].value[0] if path else top
+        where.add_new(0x00190000 | block_at, "LO", creator)
+        for vr, value in values.items():
+            where.add(element(0x00190000 | block_at << 8 | every[vr], value, vr))
+        where.add(element(0x00190000 | block_at << 8 | 0xFE, 12, "US"))
+        where.add(element(0x00100020, OWN))
+        where.add(element(0x00101080, WORDS[0]))
+        after = judge.clean(dicom_files.written(top))
+        assert OWN.encode() not in after and b"QVARTZOB" not in after
+        read = pydicom.dcmread(BytesIO(after))
+        codes = [each.CodeValue for each in read.DeidentificationMethodCodeSequence]
+        assert codes == ["113100", "113111"]
+        return {
+            each.VR: each.value for each in read.iterall() if each.tag.is_private
+            and each.tag.element > 0xFF
+        }  # fmt: skip
+
+    assert left(NUMBERS) == NUMBERS
+    assert left(TOLD) == {} and left(WORDED) == {}
+    assert left(NUMBERS, UNSAFE) == {}
+    assert left(NUMBERS, path=(0x00081140,)) == {}
+
+
 def test_the_page_says_which_rows_no_option_brings_back() -> None:
     listed = PAGE.read_text("utf-8").split("Gone whatever an option would keep: ")[1]
     keywords = listed.split(".\n")[0].split(", ")
