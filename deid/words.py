@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
 
 from policies.errors import _
 
@@ -74,12 +76,62 @@ ACTIONS: Mapping[str, str] = {
     "C": _("cleaned"),
     "U": _("replaced by another UID, unless it is the standard's own"),
 }
+# Of a photograph or a video: its parts, and what was done to each.
+PARTS: Mapping[str, str] = {
+    "metadata": _("metadata"),
+    "further pictures": _("further pictures"),
+    "sound, subtitles, further tracks": _("sound, subtitles, further tracks"),
+    "orientation": _("orientation"),
+    "transparency": _("transparency"),
+    "colour profile": _("colour profile"),
+    "coding": _("coding"),
+    "frames": _("frames"),
+    "pictures": _("pictures"),
+    "text": _("text"),
+    "face": _("faces"),
+    "plate": _("number plates"),
+}
+DONE: tuple[str, ...] = (
+    _("removed"),
+    _("removed, unreadable"),
+    _("unreadable"),
+    _("applied"),
+    _("laid on white"),
+    _("converted to sRGB"),
+    _("not looked for: a person has to"),
+    _("masked {count}"),
+    _("masked in {count} frames"),
+    _("{count}, each looked at"),
+    _("{count}; {whole} examined whole, {part} in part"),
+    _("JPEG, quality {quality}"),
+)
 BOXES: Mapping[str, str] = {"text": _("text"), "face": _("faces"), "plate": _("number plates")}
 
 
 def reason(code: str) -> str:
     """A reason in English; a code without words as it is."""
     return REASONS.get(code, code.replace("-", " "))
+
+
+@cache
+def _done() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple(
+        (each, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d{1,12})", re.escape(each))))
+        for each in DONE
+    )
+
+
+def action(said: str) -> tuple[str, dict[str, str]]:
+    """What was done to an element or a part: words to translate, and the numbers in them.
+
+    Empty for what is not known here.
+    """
+    if said in ACTIONS:
+        return ACTIONS[said], {}
+    for text, pattern in _done():
+        if found := pattern.fullmatch(said):
+            return text, found.groupdict()
+    return "", {}
 
 
 # Why a person has to look at an output.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import io
 from typing import Any
 
@@ -70,7 +72,8 @@ def frames_of(data: bytes, *, most: int) -> tuple[list[int], int, list[bytes]]:
 def metadata_of(data: bytes) -> dict[str, str]:
     """What a photograph says beside its pixels, by the names of its fields; anything else nothing.
 
-    Binary parts are given by their length: what they say is not for reading.
+    Text is read in the character set it was written in. Binary parts are given by their length:
+    what they say is not for reading.
     """
     if not suffix_of(data):
         return {}
@@ -82,17 +85,47 @@ def metadata_of(data: bytes) -> dict[str, str]:
         for part, known in zip(parts, names, strict=True):
             found |= {str(known.get(tag, f"0x{tag:04X}")): value for tag, value in part.items()}
         found |= {name: value for name, value in opened.info.items() if isinstance(name, str)}
-    shown = {name: _words(value) for name, value in found.items()}
+    shown = {name: _words(name, value) for name, value in found.items()}
     return {name: shown[name] for name in sorted(shown)[:MOST_FIELDS]}
 
 
-def _words(value: object) -> str:
-    if isinstance(value, bytes):
-        if len(value) > LONGEST_TEXT or not value.isascii():
-            return f"{len(value)} bytes"
-        value = value.decode("ascii")
-    text = "".join(each if each.isprintable() else "␣" for each in str(value))
+def _words(name: str, value: object) -> str:
+    said = _decoded(name, value) if isinstance(value, bytes) else _as_meant(str(value))
+    if said is None or (isinstance(value, bytes) and len(said) > LONGEST_TEXT):
+        return f"{len(value)} bytes"  # type: ignore[arg-type]
+    text = "".join(each if each.isprintable() else "␣" for each in said)
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " …"
+
+
+def _decoded(name: str, value: bytes) -> str | None:
+    """Bytes as text, by the character sets that Exif 3.0 and Windows write; None for no text."""
+    if name.startswith("XP"):
+        sets: tuple[str, ...] = ("utf-16-le",)
+    elif value[:8] == b"UNICODE\0":
+        value, sets = value[8:], ("utf-16",) if value[8:10] in _MARKS else ("utf-16-le",)
+    else:
+        if value[:8] in (b"ASCII\0\0\0", b"UTF-8\0\0\0"):
+            value = value[8:]
+        sets = ("ascii", "utf-8")
+    for each in sets:
+        with contextlib.suppress(UnicodeError):
+            return value.decode(each).rstrip("\0")
+    return None
+
+
+def _as_meant(text: str) -> str:
+    """A text whose bytes were taken for Latin letters, as its writer meant it."""
+    with contextlib.suppress(UnicodeError):
+        raw = text.encode("latin-1")
+        with contextlib.suppress(UnicodeError):
+            return raw.decode("utf-8")
+        meant = raw.decode("euc_kr")
+        if all(each.isascii() or "가" <= each <= "힣" for each in meant):
+            return meant
+    return text
+
+
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _is_dicom(data: bytes) -> bool:

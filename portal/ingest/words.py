@@ -61,7 +61,7 @@ def destroyed(what: str) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a header or of a photograph's metadata."""
+    """One change: of a header's element, or of a part of a photograph, which has no tag."""
 
     tag: str
     name: str
@@ -69,15 +69,18 @@ class Change:
 
 
 def changes(actions: dict[str, str]) -> list[Change]:
-    """Return what was changed, by tag, with the standard's keyword where the tag has one."""
+    """Return what was changed, in the reader's language, with each tag's keyword."""
     found = []
     for tag, action in actions.items():
         number = tag.replace("(", "").replace(")", "").replace(",", "")
-        keyword, shown = "", tag
+        part = words.PARTS.get(tag, "")
+        keyword, shown = (gettext(part), "") if part else ("", tag)
         if len(number) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in number):
             keyword = keyword_for_tag(int(number, 16))
             shown = f"({number[:4]},{number[4:]})".upper()
-        found.append(Change(shown, keyword, gettext(words.ACTIONS.get(action, action))))
+        text, numbers = words.action(action)
+        said = gettext(text).format(**numbers) if text else action
+        found.append(Change(shown, keyword, said))
     return found
 
 

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from deid.decoding import Decoder
+from deid.dicom.picture import metadata_of
 from deid.photo_policy import PhotoPolicy, PhotoRefused
 from deid.photo_structure import holds_only_pixels
 from deid.photos import clean_photo
 from deid.pixels.faces import default_face_detector
 from deid.pixels.interface import Box
 from deid.pixels.text import default_text_detector
-from synthetic.photo_metadata import jpeg_with, png_with
+from synthetic.photo_metadata import ascii_entry, bytes_entry, exif_block, jpeg_with, png_with
 from synthetic.photos import package_photo, write_photos
 from synthetic.planted import Planted
 from synthetic.search import Search
@@ -374,3 +375,27 @@ def test_nothing_is_said_aloud_about_broken_metadata(recwarn: pytest.WarningsRec
     recwarn.clear()
     clean_photo(broken, detectors=())
     assert not recwarn.list
+
+
+def test_the_officer_reads_metadata_in_the_letters_they_were_written_in():
+    name, author = "황보 명희", "황보명희"
+    entries = [ascii_entry(0x010E, name), (0x013B, 2, 9, author.encode("euc_kr") + b"\0")]
+    titled = author.encode("utf-16-le") + b"\0\0"
+    entries.append((0x9C9B, 1, len(titled), titled))  # XPTitle
+    comment = b"UNICODE\0" + name.encode("utf-16-le")
+    block = exif_block(entries, [bytes_entry(0x9286, comment)], [], b"")
+    shown = metadata_of(
+        jpeg_with(
+            saved(Image.new("RGB", (32, 32)), "JPEG"),
+            [(0xE1, b"Exif\0\0" + block), (0xFE, name.encode())],
+            b"",
+        )
+    )
+    assert shown["ImageDescription"] == name and shown["Artist"] == author
+    assert shown["XPTitle"] == author and shown["UserComment"] == name
+    assert shown["comment"] == name
+    details = PngImagePlugin.PngInfo()
+    details.add_text("Author", "Müßig")
+    details.add_itxt("Title", name)
+    plain = metadata_of(saved(Image.new("L", (8, 8)), "PNG", pnginfo=details))
+    assert plain["Author"] == "Müßig" and plain["Title"] == name

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.db import connections
 from django.utils import timezone
+from django.utils.translation import override
 
+import deid
 from policies.errors import Conflict, Denied, Invalid
 from portal.accounts.models import Person
 from portal.audit.models import Event
@@ -377,3 +382,45 @@ def test_what_a_file_stands_for_ends_without_a_separator() -> None:
     assert words.stratum("MG / HOLOGIC / 1.2.840.10008.5.1.4.1.1.1.2").startswith(
         "MG · HOLOGIC · Digital Mammography"
     )
+
+
+def photo_actions() -> Iterator[tuple[str, str]]:
+    """Each part and action that cleaning a photograph or a video may report, in the sources."""
+
+    def said(node: ast.expr) -> str:
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        return "".join(part.value if isinstance(part, ast.Constant) else "12" for part in parts)
+
+    for name in ("photos", "photo_reading", "video"):
+        tree = ast.parse(Path(deid.__file__).with_name(f"{name}.py").read_text("utf-8"))
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Assign):
+                continue
+            (target,) = node.targets
+            if isinstance(target, ast.Subscript) and getattr(target.value, "id", "") == "actions":
+                # Where the part is a variable, it is a kind of box.
+                keys = [target.slice.value] if isinstance(target.slice, ast.Constant) else BOXES
+                yield from ((key, said(node.value)) for key in keys)
+            if getattr(target, "id", "") == "actions" and isinstance(node.value, ast.Dict):
+                for key, value in zip(node.value.keys, node.value.values, strict=True):
+                    yield key.value, said(value)
+
+
+BOXES = ("text", "face", "plate")
+
+
+def test_what_was_done_to_a_photograph_is_said_in_the_readers_language() -> None:
+    found = dict.fromkeys(photo_actions())
+    assert len(found) > 18 and ("orientation", "applied") in found
+    for part, action in found:
+        with override("ko"):
+            (change,) = words.changes({part: action})
+        assert change.tag == "" and not re.search("[a-z]{2}", change.name), part
+        assert not re.search("[a-z]{2}", change.words.replace("sRGB", "")), action
+        assert ("12" in action) == ("12" in change.words), action
+        (change,) = words.changes({part: action})
+        assert change.words == action
+    (unknown,) = words.changes({"": ""})
+    assert unknown.words == ""
+    # A template's own form is no action that a report holds.
+    assert words.changes({"text": "masked {count}"})[0].words == "masked {count}"
