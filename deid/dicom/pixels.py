@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deid.decoding import Decoder
-from deid.dicom import codestream, frames, rle, samples
+from deid.dicom import codestream, frames, rle, sample_words, samples
 from deid.dicom.samples import ATTRIBUTES, Facts, check_range, facts_of, native, native_vr
 from deid.dicom.stream import EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element
 from deid.dicom.writer import file_chunks
@@ -94,6 +94,8 @@ def clean(
             raise Quarantined("bad-pixels")
         vr = native_vr(holder.tag, facts.allocated)
         holder = Element(holder.tag, vr, native(holder, facts, syntax))
+        if detect and sample_words.spells_own(holder.value, _spelled(own, 3), facts.samples):
+            raise Quarantined(sample_words.HELD)
         rewritten: Cleaned | None = Cleaned(holder, EXPLICIT)
     else:
         if holder.fragments is None:
@@ -137,15 +139,15 @@ def decoded(elements: list[Element], syntax: str, decoder: Decoder) -> Cleaned:
     return shown.native()
 
 
-def _spelled(own: Iterable[str]) -> list[bytes]:
-    """The patient's words as bytes that are no chance in coded data, in the usual writings."""
+def _spelled(own: Iterable[str], least: int) -> list[bytes]:
+    """The patient's words of at least so many bytes, in the usual writings."""
     found = set()
     for word in own:
         for written in (word, word.upper(), word.capitalize()):
             for encoding in ("utf-8", "cp949"):
                 with contextlib.suppress(UnicodeError):
                     found.add(written.encode(encoding))
-    return sorted(each for each in found if len(each) >= OWN_BYTES)
+    return sorted(each for each in found if len(each) >= least)
 
 
 def _recompressed(
@@ -168,7 +170,7 @@ def _recompressed(
             stored = max(stored, codestream.precision(start, facts.signed))
         if stored > facts.allocated:
             return None
-    kept, lengths, words = Spill(), [], _spelled(own)
+    kept, lengths, words = Spill(), [], _spelled(own, OWN_BYTES)
     for frame in found:
         whole = bytes(frames.joined(frame))
         if syntax == RLE:

@@ -7,7 +7,7 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 import numpy as np
@@ -20,7 +20,7 @@ from deid.dicom.stream import Buffer
 _SHORT_BYTES = 512
 
 
-class _Script:
+class Script:
     """One kind of writing: runs of ``least`` units of ``size`` bytes, all of them ``members``."""
 
     def __init__(self, members: bytes, unit: bytes, size: int, least: int) -> None:
@@ -29,13 +29,13 @@ class _Script:
         self.run = re.compile(b"(?:%b){%d,}" % (unit, least))
 
 
-class _Search:
+class Search:
     """All scripts at once: a bit a script for each byte, and those kept that neighbours share.
 
     Dozens of times as fast as the expressions, which then look at the places found only.
     """
 
-    def __init__(self, *scripts: _Script) -> None:
+    def __init__(self, *scripts: Script) -> None:
         self._scripts = scripts
         self._bits = bytes(
             sum((byte in script.members) << number for number, script in enumerate(scripts))
@@ -43,9 +43,9 @@ class _Search:
         )
         self._shortest = min(script.shortest for script in scripts)
 
-    def runs(self, raw: bytes) -> Iterator[tuple[_Script, bytes]]:
-        """Each run in the bytes, in every second of them, and in the others."""
-        views = ((0, 1), (0, 2), (1, 2))
+    def runs(self, raw: bytes, steps: Iterable[int] = (1, 2)) -> Iterator[tuple[Script, bytes]]:
+        """Each run in the bytes, in every second of them, and in the others; by ``steps``."""
+        views = [(offset, step) for step in steps for offset in range(step)]
         if len(raw) <= _SHORT_BYTES:
             for offset, step in views:
                 for script in self._scripts:
@@ -58,7 +58,7 @@ class _Search:
                 for found in script.run.finditer(raw[offset + start * step : end * step : step]):
                     yield script, found[0]
 
-    def _places(self, marks: NDArray[np.uint8]) -> Iterator[tuple[_Script, int, int]]:
+    def _places(self, marks: NDArray[np.uint8]) -> Iterator[tuple[Script, int, int]]:
         """The first and last offset of each run of one script's bytes that is long enough."""
         shared, length = marks, 1
         while length < self._shortest:
@@ -85,18 +85,18 @@ _NUMBER_BYTES = b"0123456789./-"
 # Hangul in UTF-8, and in KS X 1001.
 _UTF_8_BYTES, _KS_BYTES = bytes([*range(0x80, 0xC0), *range(0xEA, 0xEE)]), bytes(range(0xA1, 0xFF))
 _UTF_8, _KS = rb"[\xea-\xed][\x80-\xbf]{2}", rb"[\xb0-\xc8][\xa1-\xfe]"
-_LETTERS = _Script(_LETTER_BYTES, b"[A-Za-z^ ,.=]", 1, 10)
-_TEXT = _Search(
+_LETTERS = Script(_LETTER_BYTES, b"[A-Za-z^ ,.=]", 1, 10)
+_TEXT = Search(
     _LETTERS,
-    _Script(_NUMBER_BYTES, b"[0-9./-]", 1, 9),
-    _Script(_UTF_8_BYTES, _UTF_8, 3, 3),
-    _Script(_KS_BYTES, _KS, 2, 6),
+    Script(_NUMBER_BYTES, b"[0-9./-]", 1, 9),
+    Script(_UTF_8_BYTES, _UTF_8, 3, 3),
+    Script(_KS_BYTES, _KS, 2, 6),
 )
-_ANY_LETTERS = _Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6)
-_SHORT_TEXT = _Search(
+_ANY_LETTERS = Script(_LETTER_BYTES + _NUMBER_BYTES, b"[A-Za-z0-9^ ,.=/-]", 1, 6)
+_SHORT_TEXT = Search(
     _ANY_LETTERS,
-    _Script(_UTF_8_BYTES, _UTF_8, 3, 2),
-    _Script(_KS_BYTES, _KS, 2, 4),
+    Script(_UTF_8_BYTES, _UTF_8, 3, 2),
+    Script(_KS_BYTES, _KS, 2, 4),
 )
 # Four megabytes of random bytes hold some runs of ten letters and hardly one of thirteen; few
 # bytes hold none of either.
@@ -134,10 +134,10 @@ def _is_ramp(run: bytes) -> bool:
 
 def _is_likely(run: bytes, *, few: bool) -> bool:
     """Whether a run of letters is no chance, and no pattern either."""
-    likelihood = sum(_likelihood(pair) for pair in itertools.pairwise(run))
+    likely = sum(likelihood(pair) for pair in itertools.pairwise(run))
     if _repeats(run):
-        return likelihood >= _WORDS_AGAIN
-    return few or len(run) >= _SURE_LETTERS or likelihood >= _WORDLIKE
+        return likely >= _WORDS_AGAIN
+    return few or len(run) >= _SURE_LETTERS or likely >= _WORDLIKE
 
 
 def _repeats(run: bytes) -> bool:
@@ -150,7 +150,7 @@ def _repeats(run: bytes) -> bool:
 
 
 @cache
-def _likelihood(pair: tuple[int, int]) -> float:
+def likelihood(pair: tuple[int, int]) -> float:
     """How much likelier two neighbours are in words than by chance (natural logarithm).
 
     Letters by the words of the vocabulary; case changes seldom within a word, and so do letters
