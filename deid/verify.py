@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +46,7 @@ Progress = Callable[[int, int], None]
 class Finding:
     """Something left over: in which output, where (tag or offset), against which rule.
 
-    An output whose own name holds a value is called by its number in the sorted list of files.
+    An output whose own name holds a value is called by its number in the sorted list.
     """
 
     file: str
@@ -118,12 +120,28 @@ def verify(
     return _Search(dst, found).run(pictures, progress)
 
 
+def _is_inner(path: Path) -> bool:
+    """Whether the names of what a folder holds say its name; of an empty one nothing else does."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    with os.scandir(path) as held:
+        return any(held)
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 class _Search:
     def __init__(self, dst: Path, found: Originals) -> None:
         self.dst, self.originals = dst, found
-        self.paths = sorted(each for each in dst.rglob("*") if each.is_file())
+        self.paths = sorted(each for each in dst.rglob("*") if not _is_inner(each))
+        self.plain = {index for index, path in enumerate(self.paths) if _is_plain(path)}
         self.result = Verification(
-            files=len(self.paths), inputs=found.inputs, unread=found.unread,
+            files=len(self.plain), inputs=found.inputs, unread=found.unread,
             short=len(found.short), common=len(found.common),
         )  # fmt: skip
         self.findings: dict[int, set[Finding]] = {}
@@ -169,10 +187,18 @@ class _Search:
 
     def _file(self, index: int, path: Path, sought: Needles, *, first: bool) -> None:
         name = self._name(index)
-        in_name = {*sought.words(name), *(kind for _at, kind in sought.found(name.encode()))}
+        written = os.fsencode(name)  # a name may be no text
+        in_name = {
+            *sought.words(written.decode("utf-8", "replace")),
+            *(kind for _at, kind in sought.found(written)),
+        }
         for kind in in_name:
             self.unnamed.add(index)
             self._add(index, "name", f"{kind} of the originals")
+        if index not in self.plain:
+            if path.is_symlink() or not path.is_dir():
+                self._add(index, "file", "a link or a device, and no file")
+            return
         try:
             data = _mapped(path)
         except OSError:
@@ -266,7 +292,7 @@ class _Search:
 
     def _chosen(self, pictures: int | None) -> Sequence[int]:
         """The outputs to look at again: every one, or so many at equal steps."""
-        shown = [index for index, path in enumerate(self.paths) if _may_be_picture(path)]
+        shown = [index for index in sorted(self.plain) if _may_be_picture(self.paths[index])]
         self.result.all_pictures = len(shown)
         if pictures is None or pictures >= len(shown):
             return shown

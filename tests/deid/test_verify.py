@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -285,3 +286,28 @@ def test_digits_inside_longer_numbers_and_short_hits_in_pixels_say_nothing() -> 
     assert list(sought.found(b"of Minsu.")) and not list(sought.found(b"xMinsux"))
     assert not list(sought.found(b"of Minsu.", least=7))
     assert not list(Needles({}).found(struct.pack("<I", 7)))
+
+
+def test_what_is_no_file_and_a_name_that_is_no_text_are_found_too(
+    src: Path, tmp_path: Path
+) -> None:
+    dst = tmp_path / "dst"
+    dst.mkdir()
+    (dst / "plain.txt").write_text("nothing")
+    assert verify(dst, src).held
+    (dst / "link").symlink_to(src)
+    (dst / "beside.dcm").symlink_to(src / "KWONTAEK_export" / "a.dcm")
+    (dst / "nowhere").symlink_to("nowhere")
+    os.mkfifo(dst / "pipe")
+    (dst / "empty" / "Seongmin Ok").mkdir(parents=True)
+    for name in (b"\xff\xfe", b"\xff Hwangbo Myunghee"):
+        (dst / os.fsdecode(name)).write_text("nothing")
+    result = verify(dst, src)
+    assert result.files == 3
+    links = {
+        each.file for each in result.findings if each.rule == "a link or a device, and no file"
+    }
+    assert links == {"link", "beside.dcm", "nowhere", "pipe"}
+    named = [each for each in result.findings if each.where == "name"]
+    assert len({each.file for each in named}) == 2 and len(result.findings) == 4 + len(named)
+    assert not any("Myunghee" in each.file or "Seongmin" in each.file for each in result.findings)
