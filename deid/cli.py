@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -94,6 +95,13 @@ def run(args: argparse.Namespace) -> int:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise CannotRun(_("A file could not be read or written: {reason}."), reason=reason
                         ) from None  # fmt: skip
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):
+            raise
+        # What pathlib raises in place of an OSError; its text is the place.
+        raise CannotRun(
+            _("A file could not be read or written: {reason}."), reason=os.strerror(errno.ELOOP)
+        ) from None
     except KeyboardInterrupt:
         raise CannotRun(_("Stopped. What was finished stays; go on with --resume.")) from None
 

@@ -28,6 +28,10 @@ SHIFT_DAYS = 3650
 _MAGIC = b"GBXWALK1"
 
 
+# A device may be given for a key, and have no end.
+_KEY_FILE_BYTES = 1 << 12
+
+
 def write_key(path: Path) -> None:
     """Write a new random key as 64 hex digits, readable by the owner only; never over a file."""
     try:
@@ -43,7 +47,8 @@ def write_key(path: Path) -> None:
 def read_key(path: Path, field: str = "--key") -> bytes:
     """Read a key file; raises :class:`Invalid` when it does not hold 64 hex digits."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        with path.open("rb") as handle:
+            text = handle.read(_KEY_FILE_BYTES).decode("ascii").strip()
         key = bytes.fromhex(text)
     except (OSError, ValueError):
         key = b""

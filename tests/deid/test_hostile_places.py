@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -231,3 +232,31 @@ def test_a_decoder_that_dies_leaves_nothing_behind(
     finally:
         decoder.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["SRC", "DST", "--report", "--quarantine", "--html"])
+def test_a_link_that_leads_to_itself_is_a_clear_error_without_a_place(
+    tmp_path: Path, wrong: str
+) -> None:
+    loop = tmp_path / "HWANGBO"
+    loop.symlink_to(loop)
+    src = tree(tmp_path / "src", 1)
+    places = {"SRC": src, "DST": tmp_path / "out"}
+    arguments = command(places.get(wrong, src), tmp_path / "out")
+    if wrong in places:
+        arguments[arguments.index(str(places[wrong]))] = str(loop)
+    else:
+        arguments += [wrong, str(loop / "x")]
+    found = ran(*arguments)
+    assert found.returncode in (2, 3) and found.stderr.startswith(b"deid: ")
+    assert b"Traceback" not in found.stderr
+
+
+def test_a_key_without_end_is_no_key(tmp_path: Path) -> None:
+    src = tree(tmp_path / "src", 1)
+    arguments = command(src, tmp_path / "out")
+    arguments[arguments.index("--key") + 1] = "/dev/zero"
+    found = ran(
+        *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30,) * 2)
+    )
+    assert found.returncode == 2 and b"64 hex digits" in found.stderr
