@@ -21,6 +21,7 @@ from deid.dicom.stream import Buffer, Element
 from deid.photo_room import is_video, suffix_of
 from deid.quarantine import Quarantined
 from deid.video_words import of_video
+from policies.errors import Invalid, _
 
 IDENTIFYING_VRS = frozenset({"PN", "UI", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"})
 CODES = frozenset({0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120})
@@ -90,6 +91,8 @@ def originals(
     declared = profile.load("research").tables
     reader = intake.Reader()
     sources = intake.walk(src)
+    if not sources:
+        raise Invalid(_("There is nothing to read in this folder."), field="--against")
     for number, source in enumerate(sources, 1):
         pattern = tables.pattern_for(source.name, declared)
         # A side file keeps its declared name (labels.csv); only the folders above it name people.

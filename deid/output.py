@@ -35,8 +35,9 @@ class DiskFull(CannotRun):
     def __init__(self) -> None:
         super().__init__(
             _(
-                "The disk of the output directory is full. Nothing was lost: free some space "
-                "there and run the same command again with --resume."
+                "A disk is full: that of the output directory, of the report or of another file "
+                "that is written. Nothing was lost: free some space there and run the same command "
+                "again with --resume."
             ),
             code="deid.disk-full",
         )

@@ -14,7 +14,7 @@ from deid.profile import Profile
 from deid.quarantine import Quarantined
 from deid.report import Row, Summary
 from deid.vault import Crosswalk, Pseudonyms
-from policies.errors import Invalid, _
+from policies.errors import CannotRun, Invalid, _
 
 VERSION = "2"
 # A report is a file that others may write: a target that could climb out of DST is not believed.
@@ -62,12 +62,26 @@ def run(
 
     ``progress`` is called with the number done, the number of all, and the row. With ``resume``
     the outputs of an interrupted run with the same key and profile are kept. Raises
-    :class:`Invalid` for wrong places, :class:`deid.output.DiskFull` when there is no room and
-    :class:`deid.output.Unwritable` when outputs cannot be stored; a single bad input never raises.
+    :class:`Invalid` for wrong places, :class:`deid.output.DiskFull` when there is no room,
+    :class:`deid.output.Unwritable` when outputs cannot be stored and :class:`SourceGone` when no
+    input is left to be read; a single bad input never raises.
     """
     started = _Run(src, dst, key, profile, report or default_report(dst), quarantine, crosswalk)
     started.shard = shard
     return started.run(workers=workers, resume=resume, progress=progress)
+
+
+class SourceGone(CannotRun):
+    """All inputs went away while they were read, as where a disk is taken away; outputs stay."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "SRC is not there any more. Nothing was lost: bring it back and run the same "
+                "command again with --resume."
+            ),
+            code="deid.source-gone",
+        )
 
 
 class _Run:
@@ -94,6 +108,9 @@ class _Run:
         began = time.monotonic()
         _check_places(self.src, self.dst, self.report_path, self.quarantine)
         sources = intake.walk(self.src)
+        if not sources and self.shard is None:
+            # As where a disk is not mounted: no input is no reason to remove every output.
+            raise Invalid(_("There is nothing to read in this folder."), field="SRC")
         try:
             self.dst.mkdir(parents=True, exist_ok=True)
             if self.quarantine is not None:
@@ -142,6 +159,8 @@ class _Run:
             for folder in (self.dst, self.quarantine):
                 if folder is not None:
                     output.settle(folder)
+            if sources and not any(os.path.lexists(source.path) for source in sources):
+                raise SourceGone
             return self._closed(former, journal)
         finally:
             journal.close()

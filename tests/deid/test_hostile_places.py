@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from deid import intake, output
+from deid import intake, output, pipeline
 from deid.decoding import Decoder
 from deid.profile import Profile
 from deid.quarantine import Quarantined
+from deid.verify import verify
+from policies.errors import Invalid
 from synthetic import dicom_files
 from tests.deid.conftest import KEY
 from tests.deid.test_pipeline import ROOT, digests, headers_only, rows_of, run, tree
@@ -260,3 +263,31 @@ def test_a_key_without_end_is_no_key(tmp_path: Path) -> None:
         *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30,) * 2)
     )
     assert found.returncode == 2 and b"64 hex digits" in found.stderr
+
+
+@pytest.mark.parametrize("left", ["an empty folder", "nothing"])
+def test_a_source_that_goes_away_takes_no_output_with_it(
+    tmp_path: Path, headers_only: Profile, left: str
+) -> None:
+    src = tree(tmp_path / "src", 6)
+    run(src, tmp_path / "out", headers_only)
+    before = digests(tmp_path / "out")
+
+    def take_away(done: int, _total: int, _row: object) -> None:
+        if done == 1:
+            shutil.rmtree(src)
+            if left != "nothing":
+                src.mkdir()
+
+    with pytest.raises(pipeline.SourceGone):
+        run(src, tmp_path / "out", headers_only, progress=take_away)
+    assert digests(tmp_path / "out") == before
+    with pytest.raises(Invalid):
+        run(src, tmp_path / "out", headers_only)
+    assert digests(tmp_path / "out") == before
+    if left != "nothing":
+        with pytest.raises(Invalid, match="nothing to read"):
+            verify(tmp_path / "out", src)
+    tree(src, 6)
+    assert run(src, tmp_path / "out", headers_only, resume=True).statuses == {"unchanged": 6}
+    assert digests(tmp_path / "out") == before

@@ -307,7 +307,7 @@ def test_a_full_disk_is_named_and_a_retry_completes(tmp_path: Path) -> None:
         [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert full.returncode == 3
-    assert "disk of the output directory is full" in full.stderr
+    assert "A disk is full: that of the output directory" in full.stderr
     assert "HWANGBO" not in full.stderr and str(tmp_path) not in full.stderr
     assert digests(tmp_path / "out") == {}
     retried = subprocess.run(
