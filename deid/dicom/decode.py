@@ -107,6 +107,9 @@ class Search:
             shown = display.pictures(look, properties, palette)
             while shown:
                 self._boxes.extend(self._detector.detect(np.ascontiguousarray(shown.pop())))
+            low = display.low_byte(look) if palette is None else None
+            if low is not None:
+                self._boxes.extend(self._detector.detect(low))
             if look.ndim == 2 and look.min() < look.max():
                 ranks = display.equalised(look)
                 self._boxes.extend(

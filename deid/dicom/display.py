@@ -17,6 +17,7 @@ EACH_FRAME = 8
 
 _SUBSAMPLE = 1 << 16
 _BAND = 1 << 20
+_ALIKE = 0.5
 
 
 def _bands(frame: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -84,6 +85,22 @@ def equalised(frame: NDArray[Any]) -> NDArray[np.uint8]:
     for band, values in _bands(frame):
         result[band] = table[values.astype(np.int32) - least]
     return result
+
+
+def low_byte(frame: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """The low bytes of a 16-bit frame ``[rows, columns]`` where they are a picture of their own.
+
+    So they are if neighbours that differ mostly do so by whole multiples of 256: an ordinary
+    picture changes in its low bytes first (of the values of clean files below a third), and one
+    whose low bytes hold another does not show it in any window.
+    """
+    if frame.ndim != 2 or frame.dtype.kind not in "iu" or frame.dtype.itemsize != 2:
+        return None
+    differ = frame[:, 1:] ^ frame[:, :-1]
+    changes = np.count_nonzero(differ)
+    alike = np.count_nonzero(differ & 255 == 0) - (differ.size - changes)
+    low = (frame & 255).astype(np.uint8)
+    return low if alike > _ALIKE * changes and low.min() < low.max() else None
 
 
 def colour(frame: NDArray[Any], photometric: str, bits: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw
 
+from deid.dicom import display
 from deid.dicom.clean import DicomCleaner, Result
 from synthetic import dicom_files
 from synthetic.lettering import open_font
@@ -115,6 +116,30 @@ def test_text_that_only_a_narrow_window_shows(level: int, cleaner: DicomCleaner)
     picture[:120] = 0
     picture[where] = level
     assert covered(cleaner.clean(file_of(picture, BitsStored=14), "0"), where) > 0.98
+
+
+@pytest.mark.parametrize("ink", [60, 255])
+@pytest.mark.parametrize("kind", ["u", "i"])
+def test_text_in_the_low_bytes_of_an_ordinary_picture(
+    ink: int, kind: str, cleaner: DicomCleaner
+) -> None:
+    """Up to 255 of 65535 on a ground that steps by 256: no window shows it as writing."""
+    where = letters()
+    noisy = background(10) + np.random.default_rng(4).integers(0, 12, SHAPE)
+    picture = (noisy.clip(0, 126).astype("<u2") << 8) | np.where(where, ink, 0).astype("<u2")
+    result = cleaner.clean(file_of(picture, PixelRepresentation=int(kind == "i")), "0")
+    assert covered(result, where) > 0.98
+
+
+def test_low_bytes_of_ordinary_pictures_are_not_looked_at() -> None:
+    noisy = np.random.default_rng(1).normal(1040, 20, SHAPE).round()
+    for bits in ("<u2", "<i2"):
+        picture = noisy.astype(bits)
+        for shift in (0, 2, 4):
+            assert display.low_byte(picture << shift) is None
+        assert display.low_byte(picture << 8) is None
+        assert display.low_byte((picture & 255) * 257) is None
+    assert display.low_byte(noisy.astype(np.float32)) is None
 
 
 def test_text_inside_the_window_of_a_noisy_picture(cleaner: DicomCleaner) -> None:
