@@ -64,7 +64,9 @@ REASONS: Mapping[str, str] = {
     "video-format": _("this video's format or coding cannot be read"),
     "video-too-large": _("this video is too long or too large"),
     "video-unsteady": _("this video gave other pictures when it was read again"),
-    "words-in-samples": _("the samples of its picture hold words as letters"),
+    "words-in-samples": _(
+        "the samples of its picture hold the patient's name or number as letters"
+    ),
     "worker-crash": _("the worker ended while reading it"),
 }
 # What PS3.15 table E.1-1 calls the actions.

@@ -19,11 +19,10 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pack_bits
 
-from deid.dicom import display, sample_words
+from deid.dicom import display
 from deid.dicom.encode import encoded
 from deid.dicom.samples import PIXEL_TAGS, check_range
 from deid.pixels.interface import Box, TextDetector, without_contained
-from deid.quarantine import Quarantined
 
 # What decoded samples are, where the file's word speaks of how they were compressed or sampled.
 FULL = {
@@ -94,14 +93,10 @@ class Search:
         self.shades = Shades()
 
     def add(self, dataset: Dataset, frames: NDArray[Any], properties: Mapping[str, Any]) -> None:
-        """Look at the next frames. Raises :class:`Quarantined` for words in their samples."""
+        """Look at the next frames."""
         self.shades.add(frames, palette=properties["photometric_interpretation"] == PALETTE)
         if self._detector is None:
             return
-        for frame in frames:
-            values = np.ascontiguousarray(frame).reshape(-1).view(np.uint8).data
-            if sample_words.reads_as_words(values, int(properties["samples_per_pixel"])):
-                raise Quarantined(sample_words.HELD)
         palette = dataset if "RedPaletteColorLookupTableDescriptor" in dataset else None
         for look in self._looks.add(frames):
             shown = display.pictures(look, properties, palette)

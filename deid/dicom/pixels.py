@@ -23,6 +23,8 @@ PIXEL_BYTES = 3 << 30
 RLE_BYTES = 1 << 18
 # In a hundred megabytes of coded data five certain bytes stand by chance once in ten thousand.
 OWN_BYTES = 5
+# Of more, the search of samples for words would take longer than all other looks.
+FEW_FRAMES = 8
 # Of a codestream, enough to hold what stands in front of its first scan.
 HEADER_BYTES = 1 << 16
 RLE = "1.2.840.10008.1.2.5"
@@ -94,7 +96,12 @@ def clean(
             raise Quarantined("bad-pixels")
         vr = native_vr(holder.tag, facts.allocated)
         holder = Element(holder.tag, vr, native(holder, facts, syntax))
-        if detect and sample_words.spells_own(holder.value, _spelled(own, 3), facts.samples):
+        few = facts.frames <= FEW_FRAMES
+        if (
+            detect
+            and few
+            and sample_words.spells_own(holder.value, _spelled(own, 3), facts.samples)
+        ):
             raise Quarantined(sample_words.HELD)
         rewritten: Cleaned | None = Cleaned(holder, EXPLICIT)
     else:

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
-import string
 from collections.abc import Iterable, Iterator
 
-from deid.dicom.wordlike import Script, Search, likelihood
+from deid.dicom.wordlike import Script, Search
 from deid.spill import Buffer, forget
 
 HELD = "words-in-samples"
 """Why a file with such a picture is held."""
 
-# Letters are likely to be words, each pair counted once, and unlike samples they jump: where
-# neighbours differ by twelve, two hundred pictures without words had a likelihood of 10.7 at most.
-_LEAST_LETTERS, _LIKELY, _JUMPS = 12, 14.0, 12
-_MEMBERS = string.ascii_letters.encode() + string.digits.encode() + b"^ ,.=/:_'-"
-_LETTERS = Script(_MEMBERS, rb"[A-Za-z0-9^ ,.=/:_'-]", 1, _LEAST_LETTERS)
-_SENTENCE = Search(_LETTERS)
 # Of a picture whose values lie among the letters, seven certain ones stand by chance in few.
 _OWN_LETTERS, _PART, _DIFFERENT = 7, 3, 4
 _BETWEEN = b" ^,.=_-"
 _STEP, _LAP = 8 << 20, 1 << 10
-
-
-def reads_as_words(samples: Buffer, each: int = 1) -> bool:
-    """Whether samples hold a line of words, as letters side by side or one in each sample.
-
-    ``each`` is the number of samples of a pixel: colours also hold a letter a pixel.
-    """
-    return any(
-        _jumps(run) and sum(map(likelihood, set(itertools.pairwise(run)))) >= _LIKELY
-        for run in _runs(_SENTENCE, samples, each)
-    )
 
 
 def spells_own(samples: Buffer, own: Iterable[bytes], each: int = 1) -> bool:
@@ -59,11 +40,6 @@ def _runs(search: Search, samples: Buffer, each: int) -> Iterator[bytes]:
         forget(samples)
         for _script, run in search.runs(piece, steps):
             yield run
-
-
-def _jumps(run: bytes) -> bool:
-    moved: int = sum(map(abs, map(operator.sub, run[1:], run)))  # in a picture, millions of times
-    return moved >= _JUMPS * (len(run) - 1)
 
 
 def _is_even(run: bytes) -> bool:
