@@ -47,6 +47,10 @@ CANDIDATE = 0.04
 DARK = 160
 """A picture whose lightest hundredth is darker, of 255, is brightened: dark faces score low."""
 
+WITHIN, LARGER, SURER = 0.4, 1.2, 3.0
+"""A surer face about the middle of another: how far away in sides of that, how many times smaller,
+and by how much the logarithm of its odds is higher."""
+
 Matrix = NDArray[np.float64]
 
 
@@ -82,6 +86,8 @@ class FaceNetwork:
         colour = brightened(image if image.ndim == 3 else np.stack([image] * 3, axis=2))
         boxes = []
         found, seen, odds = weigh(self._network, colour, self.candidates(colour), self._threshold)
+        alone = ~_around_a_surer_one(found, odds)
+        found, seen, odds = found[alone], seen[alone], odds[alone]
         chance = 1 / (1 + np.exp(-odds))
         # A closer look places a face better, the first may hold more of it.
         both = [_bounds(each, found[:, 5], chance) for each in (found, seen)]
@@ -219,6 +225,19 @@ def _distinct(candidates: Candidates) -> Candidates:
         other[0] = False
         left, side = left[other], side[other]
     return np.array(kept).reshape(-1, 6)
+
+
+def _around_a_surer_one(candidates: Candidates, odds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which candidates are larger than a much surer one about their middle.
+
+    They are the same face with its hair and shoulders, seen in another look: they would only hide
+    more of what is beside it.
+    """
+    middles, side = candidates[:, :2], np.sqrt(candidates[:, 2] * candidates[:, 3])
+    away = np.hypot(*(middles[:, None] - middles[None]).transpose(2, 0, 1))
+    within = (away < WITHIN * side[:, None]) & (side[:, None] > LARGER * side[None])
+    found: NDArray[np.bool_] = (within & (odds[None] > odds[:, None] + SURER)).any(axis=1)
+    return found
 
 
 def _bounds(faces: Faces, degrees: NDArray[np.float64], scores: NDArray[np.float64]) -> Faces:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from synthetic.photos import SCENES
-from tests.deid.pixels.placed_faces import FITTING, Head, Split
+from tests.deid.pixels.placed_faces import Head, Split
 
 LIST = Path(__file__).with_name("photographed_heads.csv")
 FOLDER = Path(__file__).parents[3] / ".heads"
@@ -100,10 +100,11 @@ def photographed(half: str) -> list[Head]:
 
 
 MANY = Split(lambda: photographed("measured"), SCENES)
-"""Thirty-one people in sharp pictures. Nothing was fitted with them."""
+"""Half of the people. Nothing was fitted with them."""
 
-MANY_FITTING = Split(lambda: photographed("fitting"), FITTING.scenes)
-"""The other thirty-one."""
+MANY_MORE = Split(lambda: photographed("fitting"), SCENES)
+"""The other half, which may be fitted with. So far it was not: with them the weights found no more,
+so what is found of them counts, too."""
 
 
 def _head(one: Photographed) -> Head:
