@@ -15,7 +15,7 @@ from pydicom.uid import JPEG2000, JPEGLSLossless
 
 from deid.dicom import codestream, rle
 from deid.dicom.clean import DicomCleaner
-from deid.dicom.wordlike import reads_as_text
+from deid.dicom.wordlike import Words, reads_as_text
 from deid.quarantine import Quarantined
 from synthetic import dicom_files
 
@@ -164,6 +164,19 @@ def test_many_random_bytes_are_no_text_and_a_name_among_them_is() -> None:
     assert reads_as_text(bytes(coded)) is True
     coded[99_999:100_009] = b"PkJRiYxQnt"
     assert reads_as_text(bytes(coded)) is False
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, 4096])
+def test_any_of_many_words_is_found_wherever_it_stands(size: int) -> None:
+    words = [b"KIMMI", b"Kimmi", b"19770315", b"Min-Su", "민수".encode(), "김민수".encode("cp949")]
+    coded = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+    sought = Words(words)
+    assert not sought.are_in(coded) and not Words([]).are_in(coded)
+    for word in words:
+        for place in (0, size // 2, max(0, size - 1), size):
+            assert sought.are_in(coded[:place] + word + coded[place:])
+            assert not sought.are_in(coded[:place] + word[:-1] + b"\0" + coded[place:])
+    assert sought.are_in(coded + b"ABCKIMMIABC") and not sought.are_in(coded + b"kimmi kiMMI")
 
 
 def irreversible() -> bytes:
