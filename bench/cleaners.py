@@ -125,8 +125,7 @@ def glovebox_cleaner() -> Folder:
     cleaner = DicomCleaner(HeaderCleaner(Plan(_profile()), Pseudonyms(KEY)), Decoder())
 
     def clean(source: Path, target: Path) -> None:
-        data = source.read_bytes()
-        result = cleaner.clean(data, hashlib.sha256(data).hexdigest())
+        result = cleaner.clean(source.read_bytes())
         with target.open("wb") as out:
             out.writelines(result.chunks)
 
