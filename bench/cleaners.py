@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 # Cleans one file into another; raises where it will not.
 OneFile = Callable[[Path, Path], None]
-# Cleans a folder into another; returns the names of what was written.
-Folder = Callable[[Path, Path], list[str]]
+# Cleans a folder into another; what it returns names, once the clock stands, what was written.
+Folder = Callable[[Path, Path], Callable[[], list[str]]]
 
 
 def each(clean: OneFile) -> Folder:
     """Return how to clean a folder with a tool that cleans one file."""
 
-    def folder(source: Path, target: Path) -> list[str]:
-        written = []
+    def folder(source: Path, target: Path) -> Callable[[], list[str]]:
+        written: list[str] = []
         for path in sorted(source.iterdir()):
             try:
                 clean(path, target / path.name)
             except Exception:  # a tool may fail on a file in any way; the file does not count
                 continue
             written.append(path.name)
-        return written
+        return lambda: written
 
     return folder
 
@@ -100,12 +100,16 @@ def glovebox_pipeline() -> Folder:
 
     chosen = _profile()
 
-    def folder(source: Path, target: Path) -> list[str]:
+    def folder(source: Path, target: Path) -> Callable[[], list[str]]:
         report = target.with_name(f"{target.name}.report.jsonl")
         pipeline.run(source, target, key=KEY, profile=chosen, workers=1, report=report)
-        rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
-        cleaned = {row["source"] for row in rows if row["status"] == "written"}
-        return [path.name for path in sorted(source.iterdir()) if _digest(path) in cleaned]
+
+        def names() -> list[str]:
+            rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+            cleaned = {row["source"] for row in rows if row["status"] == "written"}
+            return [path.name for path in sorted(source.iterdir()) if _digest(path) in cleaned]
+
+        return names
 
     return folder
 
@@ -122,15 +126,20 @@ def glovebox_cleaner() -> Folder:
     from deid.dicom.plan import Plan
     from deid.vault import Pseudonyms
 
-    cleaner = DicomCleaner(HeaderCleaner(Plan(_profile()), Pseudonyms(KEY)), Decoder())
+    plan, decoder = Plan(_profile()), Decoder()
 
-    def clean(source: Path, target: Path) -> None:
-        data = source.read_bytes()
-        result = cleaner.clean(data, hashlib.sha256(data).hexdigest())
-        with target.open("wb") as out:
-            out.writelines(result.chunks)
+    def folder(source: Path, target: Path) -> Callable[[], list[str]]:
+        # A batch begins without what the cleaner remembers of the files before.
+        cleaner = DicomCleaner(HeaderCleaner(plan, Pseudonyms(KEY)), decoder)
 
-    return each(clean)
+        def clean(source: Path, target: Path) -> None:
+            result = cleaner.clean(source.read_bytes())
+            with target.open("wb") as out:
+                out.writelines(result.chunks)
+
+        return each(clean)(source, target)
+
+    return folder
 
 
 TOOLS: dict[str, Callable[[], Folder]] = {
@@ -153,7 +162,7 @@ def main(tool: str, target: Path) -> None:
         began = time.perf_counter()
         written = clean(Path(line.strip()), out)
         seconds = time.perf_counter() - began
-        sys.stdout.write(json.dumps({"seconds": seconds, "written": written}) + "\n")
+        sys.stdout.write(json.dumps({"seconds": seconds, "written": written()}) + "\n")
         sys.stdout.flush()
         shutil.rmtree(out)
 

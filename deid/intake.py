@@ -54,10 +54,9 @@ def walk(src: Path) -> list[Source]:
     for folder, folders, files in os.walk(src, onerror=unreadable, followlinks=False):
         folders.sort()
         base = Path(folder)
+        inside = "" if base == src else base.relative_to(src).as_posix()
         for name in sorted([*files, *(each for each in folders if (base / each).is_symlink())]):
-            path = base / name
-            relative = path.relative_to(src)
-            found.extend(_file(path, relative.as_posix(), relative.parent.as_posix()))
+            found.extend(_file(base / name, f"{inside}/{name}" if inside else name, inside))
     return found
 
 

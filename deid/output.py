@@ -89,25 +89,29 @@ def write(root: Path, target: str, chunks: Iterable[Buffer]) -> tuple[str, bool]
         for piece in pieces(each):
             hasher.update(piece)
     digest = hasher.hexdigest()
-    path = root / target
+    # Plain strings: of a small file, a tenth of the time went into taking paths apart.
+    path = os.path.join(root, target)  # noqa: PTH118
+    part = os.path.join(  # noqa: PTH118
+        os.path.dirname(path),  # noqa: PTH120
+        f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}",
+    )
     size = sum(len(each) for each in parts)
     try:
-        if _size_of(path) == size and digest_of(path) == digest:
+        if _size_of(path) == size and digest_of(Path(path)) == digest:
             return digest, False
-        part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
         try:
-            handle = part.open("xb", buffering=0)
+            handle = FileIO(part, "xb")
         except FileNotFoundError:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            handle = part.open("xb", buffering=0)
+            Path(part).parent.mkdir(parents=True, exist_ok=True)
+            handle = FileIO(part, "xb")
         try:
             with handle:
                 for each in parts:
                     for piece in pieces(each):
                         _write_all(handle, piece)
-            part.replace(path)
+            os.replace(part, path)  # noqa: PTH105
         except BaseException:
-            part.unlink(missing_ok=True)
+            Path(part).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise cannot_store(error) from None
@@ -158,10 +162,10 @@ def claim(root: Path) -> int:
     return descriptor
 
 
-def _size_of(path: Path) -> int:
+def _size_of(path: str) -> int:
     """The size of a plain file, -1 where there is none."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
         return -1
     return status.st_size if stat.S_ISREG(status.st_mode) else -1

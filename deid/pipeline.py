@@ -265,8 +265,9 @@ class _Run:
             (self.dst / target).unlink(missing_ok=True)
         foreign = 0
         for folder, _folders, files in os.walk(self.dst):
+            inside = Path(folder).relative_to(self.dst).as_posix()
             for name in files:
-                path = (Path(folder) / name).relative_to(self.dst).as_posix()
+                path = name if inside == "." else f"{inside}/{name}"
                 foreign += path not in self.targets
         summary = journal.finish()
         summary.foreign = foreign

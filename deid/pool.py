@@ -91,7 +91,7 @@ class _Process:
             return self.process
         settings = self.settings
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "deid.worker"],
+            [sys.executable, "-m", "deid.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

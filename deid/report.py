@@ -158,12 +158,12 @@ class Journal:
 
     def kept(self, source: str) -> Row:
         """The former run's row of a source."""
-        return self._at(self._kept[source])
-
-    def _at(self, place: int) -> Row:
-        self._handle.seek(place)
-        row: Row = json.loads(self._handle.readline())
+        row: Row = json.loads(self._line_at(self._kept[source]))
         return row
+
+    def _line_at(self, place: int) -> bytes:
+        self._handle.seek(place)
+        return self._handle.readline()
 
     def close(self) -> None:
         """Close the file as it is."""
@@ -175,9 +175,9 @@ class Journal:
         summary = Summary()
         with output.draft(self.path) as final:
             for index in sorted(self._places):
-                row = self._at(self._places[index])
-                summary.add(row)
-                final.write(_line(row))
+                line = self._line_at(self._places[index])
+                summary.add(json.loads(line))
+                final.write(line)
         return summary
 
 

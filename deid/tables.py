@@ -157,7 +157,7 @@ class TableCleaner:
         return result
 
     def _value(self, kind: str, value: Any, patient: str) -> Any:
-        own = free_text.own_words([patient])
+        own = free_text.own_words((patient,))
         if kind == "polygon":
             return _numbers(value)
         if value is None or isinstance(value, (bool, int, float)):

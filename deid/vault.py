@@ -87,6 +87,8 @@ class Pseudonyms:
             raise Invalid(_("A pseudonym key has 32 bytes."), field="key")
         self._key = key
         self.uid = lru_cache(maxsize=1 << 16)(self._uid)
+        self.patient = lru_cache(maxsize=1 << 10)(self._patient)
+        self.date_shift = lru_cache(maxsize=1 << 10)(self._date_shift)
 
     def digest(self, domain: str, value: str) -> bytes:
         """32 bytes for an identifier of one domain (patient, uid, accession, ...)."""
@@ -94,7 +96,7 @@ class Pseudonyms:
             self._key, f"{domain}\0{value}".encode("utf-8", "surrogatepass"), "sha256"
         )
 
-    def patient(self, identifier: str) -> str:
+    def _patient(self, identifier: str) -> str:
         """The pseudonym of a patient number: ``P`` and 15 base-32 letters (75 bits)."""
         return "P" + _base32(self.digest("patient", identifier.strip()), 15)
 
@@ -110,7 +112,7 @@ class Pseudonyms:
         """A UID under 2.25 with 128 bits of the digest (PS3.5 annex B.2)."""
         return "2.25." + str(int.from_bytes(self.digest("uid", uid.strip())[:16], "big"))
 
-    def date_shift(self, patient: str) -> int:
+    def _date_shift(self, patient: str) -> int:
         """Whole days, between -3650 and -1, by which all dates of a patient move."""
         number = int.from_bytes(self.digest("shift", patient.strip())[:8], "big")
         return -1 - number % SHIFT_DAYS

@@ -229,7 +229,3 @@ def main() -> None:
                 channel.send(answers, {"fatal": "unwritable", "errno": error.errno})
     finally:
         worker.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from deid.decoding import Decoder
@@ -12,6 +13,7 @@ from deid.dicom.header import TEXT_VRS, HeaderCleaner, value_of
 from deid.dicom.layout import layout
 from deid.dicom.markers import marked
 from deid.dicom.stream import Buffer, DicomFile, Element
+from deid.output import digest_of_bytes
 from deid.profile import Profile
 from deid.quarantine import Quarantined
 
@@ -52,11 +54,14 @@ class DicomCleaner:
         self.profile = header.plan.profile
         self.decoder = decoder
 
-    def clean(self, data: Buffer, digest: str) -> Result:
-        """Clean a file's bytes; ``digest`` stands for the patient where nothing else does.
+    def clean(self, data: Buffer, digest: str = "") -> Result:
+        """Clean a file's bytes.
 
-        Raises :class:`Quarantined` with the reason for whatever cannot be proven clean.
+        Their SHA-256 stands for the patient and the instance where nothing else does; without
+        ``digest`` it is made then. Raises :class:`Quarantined` with the reason for whatever cannot
+        be proven clean.
         """
+        whole = cache(lambda: digest or digest_of_bytes(data))
         file = stream.parse(data)
         sop_class = self._sop_class(file)
         if self.profile.hold_head_volumes and head.is_head(file, sop_class):
@@ -64,7 +69,7 @@ class DicomCleaner:
         modality = value_of(file.elements, 0x00080060)
         if self.profile.modalities and modality not in self.profile.modalities:
             raise Quarantined("modality")
-        identity = self.header.identity(file, digest)
+        identity = self.header.identity(file, whole)
         cleaned = self.header.clean(file, sop_class, identity)
         if sop_class in graphics.SOFTCOPY_STATES:
             cleaned.elements = graphics.settled(cleaned.elements)
@@ -93,7 +98,7 @@ class DicomCleaner:
         instance = value_of(elements, 0x00080018)
         if not instance:
             # A file without an instance UID is named by its own content, so that runs agree.
-            instance = self.header.pseudonyms.uid(f"file {digest}")
+            instance = self.header.pseudonyms.uid(f"file {whole()}")
             elements.append(Element(0x00080018, "UI", instance.encode()))
             elements.sort(key=lambda element: element.tag)
         return Result(
@@ -153,19 +158,14 @@ class DicomCleaner:
             raise Quarantined("bad-pixels")
         if burned_in and not detect:
             raise Quarantined("burned-in")
-        marks = regions.marks(
-            file.elements,
-            self.profile.devices,
-            outside_ultrasound=self.profile.outside_ultrasound,
-        )
-        return pixels.clean(
-            cleaned,
-            file.syntax,
-            self.decoder,
-            detect=detect,
-            marks=marks if detect else (),
-            own=own,
-        )
+        marks: list[regions.Mark] = []
+        if detect:
+            marks = regions.marks(
+                file.elements,
+                self.profile.devices,
+                outside_ultrasound=self.profile.outside_ultrasound,
+            )
+        return pixels.clean(cleaned, file.syntax, self.decoder, detect=detect, marks=marks, own=own)
 
 
 def held_whole(sop_class: str, profile: Profile) -> str:

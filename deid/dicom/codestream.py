@@ -15,8 +15,10 @@ from __future__ import annotations
 import itertools
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from deid.dicom import packets
 from deid.dicom.wordlike import reads_as_text
 
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -29,7 +31,9 @@ _J2K_DROPPED = frozenset({0xFF64, 0xFF55, 0xFF57, 0xFF63})
 _J2K_HEADER = frozenset(
     {0xFF51, 0xFF50, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF59}
 )  # fmt: skip
-_J2K_SIZE, _J2K_QUANTISATION = 0xFF51, 0xFF5C
+_J2K_SIZE, _J2K_CODING, _J2K_QUANTISATION = 0xFF51, 0xFF52, 0xFF5C
+# Coding that differs by component or part of the picture: COC, POC, and CAP's other block coder.
+_J2K_OTHER_CODING = frozenset({0xFF53, 0xFF5F, 0xFF50})
 _EXPOUNDED = 2
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _JP2_PLAIN = frozenset({b"ihdr", b"bpcc", b"colr", b"res "})
@@ -272,6 +276,7 @@ def _tiles(size: bytes) -> int:
 def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
     kept = [b"\xff\x4f"]
     tiles = 0
+    header: dict[int, bytes] = {}
     position = 2
     while True:
         marker, length = struct.unpack_from(">HH", frame, position)
@@ -289,27 +294,26 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             if reads_as_text(_unexplained(marker, segment[4:]), short=True):
                 return None
             kept.append(segment)
+            header[marker] = segment[4:]
         else:
             return None
         position += 2 + length
     start = position
-    seen: set[int] = set()
+    parts: dict[int, list[_Part]] = {}
     while True:
         marker = struct.unpack_from(">H", frame, position)[0]
         if marker == 0xFFD9:
             kept.append(frame[start : position + 2])
-            return b"".join(kept) if _only_padding(frame, position + 2) else None
+            whole = _only_padding(frame, position + 2) and all(
+                _is_tile(number, each, header) for number, each in parts.items()
+            )
+            return b"".join(kept) if whole else None
         if marker != 0xFF90:
             return None
-        tile, size = struct.unpack_from(">HI", frame, position + 4)
-        # A tile that the picture has not is never shown, a second part of one not by every decoder.
-        if tile >= tiles or tile in seen:
-            return None
-        seen.add(tile)
+        tile, size, number, told = struct.unpack_from(">HIBB", frame, position + 4)
         end = position + size
-        if size < 14 or end + 2 > len(frame):
-            return None
-        if _holds_text(frame[position:end]):
+        # A tile that the picture has not is never shown.
+        if tile >= tiles or size < 14 or end + 2 > len(frame):
             return None
         inner = position + 12
         while True:
@@ -319,4 +323,39 @@ def _jpeg2000(frame: bytes, stored: int) -> bytes | None:
             if marker not in _J2K_HEADER:
                 return None
             inner += 2 + struct.unpack_from(">H", frame, inner + 2)[0]
+        bare = inner == position + 12
+        part = _Part(number, told, frame[position:end], frame[inner + 2 : end] if bare else None)
+        parts.setdefault(tile, []).append(part)
         position += size
+
+
+class _Part(NamedTuple):
+    """A part of a tile: its number, of how many, all of it, and its packets if that is the rest."""
+
+    number: int
+    told: int
+    whole: bytes
+    packets: bytes | None
+
+
+def _is_tile(tile: int, parts: Sequence[_Part], header: Mapping[int, bytes]) -> bool:
+    """Whether the parts of a tile are one tile without words in it.
+
+    What a decoder does not expect of a second part it leaves out, and so would whoever looks for
+    text in the picture: several parts have to be exactly the packets that the header announces.
+    """
+    if len(parts) == 1:
+        return not _holds_text(parts[0].whole)
+    bodies = [part.packets for part in parts if part.packets is not None]
+    # TNsot (A.4.2) may be left open, and some encoders write the number of the last part there.
+    numbers = {0, len(parts), len(parts) - 1}
+    if len(bodies) < len(parts) or not _J2K_OTHER_CODING.isdisjoint(header):
+        return False
+    if any(part.number != place or part.told not in numbers for place, part in enumerate(parts)):
+        return False
+    try:
+        coding = packets.coding_of(header[_J2K_CODING])
+    except (KeyError, packets.Inexact):
+        return False
+    data = b"".join(bodies)
+    return packets.are_all(data, tile, header[_J2K_SIZE], coding) and not _holds_text(data)

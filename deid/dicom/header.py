@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from pydicom.charset import python_encoding
 
 from deid.dicom import content, values
 from deid.dicom import text as free_text
+from deid.dicom.memory import REPEATED_BYTES, Known, Memory
 from deid.dicom.plan import LETTERS, Plan, Rule
 from deid.dicom.stream import Buffer, DicomFile, Element, text_of
 from deid.vault import Pseudonyms
@@ -24,6 +26,8 @@ _BIRTH_DATE = 0x00100030
 # Pixel values are checked by their own rules (deid/dicom/pixels.py).
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VALUE = 1 << 16
+# What these do depends on more than the value.
+_BY_PLACE = frozenset({"content", "layer"})
 PRIVATE_NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "SV", "UV"})
 TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC"})
 ONE_VALUE = frozenset({"ST", "LT", "UT"})
@@ -82,16 +86,27 @@ def names_in(elements: list[Element], encodings: tuple[str, ...]) -> Iterator[st
                 yield from values.guesses(element.value)
 
 
+@cache
+def name_of(tag: int) -> str:
+    """A tag as the report writes it."""
+    return f"{tag:08X}"
+
+
 class HeaderCleaner:
-    """Cleans data sets by one plan under one key; holds no state of a file."""
+    """Cleans data sets by one plan under one key; of files it keeps what their values became.
+
+    What a value becomes depends on the plan, the key, the person with their own words, the
+    encodings, and itself: the memory's keys are all of these.
+    """
 
     def __init__(self, plan: Plan, pseudonyms: Pseudonyms, *, keep_map: bool = False) -> None:
         self.plan = plan
         self.pseudonyms = pseudonyms
         self.keep_map = keep_map
+        self.memory = Memory()
 
-    def identity(self, file: DicomFile, fallback: str) -> Identity:
-        """The patient of a file; without a number, the study stands for the patient."""
+    def identity(self, file: DicomFile, digest: Callable[[], str]) -> Identity:
+        """The patient of a file; without a number, the study or the file's bytes stand for them."""
         encodings = encodings_of(file.elements)
         patient = ""
         for element in file.elements:
@@ -99,12 +114,12 @@ class HeaderCleaner:
                 patient = values.words(element.value, encodings)
         if not patient:
             study = value_of(file.elements, 0x0020000D)
-            patient = f"study {study}" if study else f"file {fallback}"
+            patient = f"study {study}" if study else f"file {digest()}"
         return Identity(
             patient=patient,
             pseudonym=self.pseudonyms.patient(patient),
             shift=self.pseudonyms.date_shift(patient),
-            own=free_text.own_words(names_in(file.elements, encodings)),
+            own=free_text.own_words(tuple(names_in(file.elements, encodings))),
         )
 
     def clean(self, file: DicomFile, sop_class: str, identity: Identity) -> Cleaned:
@@ -158,32 +173,67 @@ class _Work:
         kept: list[Element] = []
         actions = self.result.actions
         present = set()
+        known = self.known(encodings)
         for element in elements:
-            rule = rules.get(element.tag)
+            tag = element.tag
+            rule = rules.get(tag)
             if rule is None:
-                if at_top or f"{element.tag:08X}" not in actions:
-                    actions[f"{element.tag:08X}"] = "X"
+                name = name_of(tag)
+                if at_top or name not in actions:
+                    actions[name] = "X"
                 continue
-            present.add(element.tag)
-            new = self.element(element, rule, encodings)
-            if new is None:
-                actions[f"{element.tag:08X}"] = "X"
-            else:
+            present.add(tag)
+            if rule.action == "items":
+                sequence = self.sequence(element, rule, encodings)
+                if sequence is None:
+                    actions[name_of(tag)] = "X"
+                else:
+                    kept.append(sequence)
+                continue
+            new, letter = self.once(element, rule, encodings, known)
+            if letter:
+                actions[name_of(tag)] = letter
+            if new is not None:
                 kept.append(new)
-                if new is not element:
-                    if rule.action == "items":
-                        continue
-                    if new.value != element.value:
-                        letter = "Z" if not len(new.value) else LETTERS[rule.action]
-                        actions[f"{element.tag:08X}"] = letter
         if at_top:
-            for tag, value in self.profile.constants.items():
+            for tag, constant in self.profile.constants.items():
                 if tag not in present:
-                    kept.append(Element(tag, rules[tag].vr if tag in rules else "LO",
-                                        value.encode()))  # fmt: skip
-                    actions[f"{tag:08X}"] = "D"
+                    vr = rules[tag].vr if tag in rules else "LO"
+                    kept.append(Element(tag, vr, constant.encode()))
+                    actions[name_of(tag)] = "D"
             kept.sort(key=lambda each: each.tag)
         return kept
+
+    def known(self, encodings: tuple[str, ...]) -> Known:
+        """What is known of values in these encodings that the same person's files held before."""
+        if self.cleaner.keep_map:
+            return {}  # each file says again what it maps
+        who = (self.identity.pseudonym, self.days, self.own, encodings)
+        return self.cleaner.memory.of(who)
+
+    def once(
+        self, element: Element, rule: Rule, encodings: tuple[str, ...], known: Known
+    ) -> tuple[Element | None, str]:
+        """The element as it may stay and the letter of what was done, as :meth:`element` says.
+
+        What is known already is not looked at again.
+        """
+        single = element.items is None and element.fragments is None
+        if not single or len(element.value) > REPEATED_BYTES or rule.action in _BY_PLACE:
+            new = self.element(element, rule, encodings)
+            return new, _letter(element, new, rule)
+        key = (element.tag, element.vr, rule, bytes(element.value))
+        done = known.get(key)
+        if done is not None:
+            vr, value, letter = done
+            return Element(element.tag, vr, value) if vr else None, letter
+        new = self.element(element, rule, encodings)
+        letter = _letter(element, new, rule)
+        if new is None:
+            self.cleaner.memory.add(known, key, ("", b"", letter))
+        elif new.items is None:
+            self.cleaner.memory.add(known, key, (new.vr, bytes(new.value), letter))
+        return new, letter
 
     def element(self, element: Element, rule: Rule, encodings: tuple[str, ...]) -> Element | None:
         """The element as it may stay; itself when nothing changed; None when it goes."""
@@ -361,3 +411,12 @@ class _Work:
 
 def _new(element: Element, vr: str, value: Buffer) -> Element:
     return Element(element.tag, vr, value)
+
+
+def _letter(element: Element, new: Element | None, rule: Rule) -> str:
+    """The letter of what was done to an element, empty where its value stands."""
+    if new is None:
+        return "X"
+    if new is element or new.value == element.value:
+        return ""
+    return LETTERS[rule.action] if len(new.value) else "Z"

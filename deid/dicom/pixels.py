@@ -6,12 +6,14 @@ import contextlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from deid.decoding import Decoder
 from deid.dicom import codestream, frames, rle, sample_words, samples
 from deid.dicom.samples import ATTRIBUTES, Facts, check_range, facts_of, native, native_vr
 from deid.dicom.stream import EXPLICIT, NATIVE, PIXEL_DATA, Buffer, Element
+from deid.dicom.wordlike import Words
 from deid.dicom.writer import file_chunks
 from deid.quarantine import Quarantined
 from deid.spill import LARGE, Spill, forget
@@ -157,6 +159,12 @@ def _spelled(own: Iterable[str], least: int) -> list[bytes]:
     return sorted(each for each in found if len(each) >= least)
 
 
+@lru_cache(maxsize=4)
+def _sought(own: frozenset[str]) -> Words:
+    """The patient's words that are no chance in coded data."""
+    return Words(_spelled(own, OWN_BYTES))
+
+
 def _recompressed(
     holder: Element, facts: Facts, syntax: str, *, detect: bool, own: Iterable[str] = ()
 ) -> Cleaned | None:
@@ -177,14 +185,14 @@ def _recompressed(
             stored = max(stored, codestream.precision(start, facts.signed))
         if stored > facts.allocated:
             return None
-    kept, lengths, words = Spill(), [], _spelled(own, OWN_BYTES)
+    kept, lengths, words = Spill(), [], _sought(frozenset(own))
     for frame in found:
         whole = bytes(frames.joined(frame))
         if syntax == RLE:
             clean_frame = whole if _is_exact_rle(whole, facts) else None
         else:
             clean_frame = codestream.cleaned(whole, stored)
-        if clean_frame is None or any(word in clean_frame for word in words):
+        if clean_frame is None or words.are_in(clean_frame):
             return None
         kept.write(clean_frame)
         lengths.append(len(clean_frame))

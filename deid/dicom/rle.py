@@ -1,4 +1,4 @@
-"""RLE frames (PS3.5 annex G): expanded here, in plain Python, and passed on as they are if exact.
+"""RLE frames (PS3.5 annex G): read here, in plain Python, and passed on as they are if exact.
 
 An RLE frame is a table of up to fifteen segments, each the bytes of one place of all samples,
 packed. A frame is exact when every segment expands to one byte a pixel, segments follow each
@@ -7,6 +7,8 @@ other without a gap, and all that is unused is zero: then nothing is left to hid
 
 from __future__ import annotations
 
+import functools
+import operator
 import struct
 
 HEADER_BYTES = 64
@@ -29,14 +31,16 @@ def bits_of(frame: bytes, pixels: int, segments: int) -> list[int] | None:
     for start, end in zip(offsets, ends, strict=False):
         if not start < end <= len(frame):
             return None
-        plain = _expanded(frame, start, end, pixels)
-        if plain is None:
+        bits = _bits(frame, start, end, pixels)
+        if bits is None:
             return None
-        found.append(_set_bits(plain))
+        found.append(bits)
     return found
 
 
-def _expanded(frame: bytes, position: int, end: int, pixels: int) -> bytes | None:
+def _bits(frame: bytes, position: int, end: int, pixels: int) -> int | None:
+    """The bits that are set in a segment; None where it is not exactly so many pixels."""
+    single = set()
     parts = []
     length = 0
     while length < pixels:
@@ -51,18 +55,13 @@ def _expanded(frame: bytes, position: int, end: int, pixels: int) -> bytes | Non
             length += code + 1
             position = after
         elif code > _NOTHING:
-            parts.append(frame[position + 1 : position + 2] * (257 - code))
+            single.add(frame[position + 1])
             length += 257 - code
             position += 2
         else:
             return None
     # A segment of odd length is followed by one zero.
-    exact = length == pixels and end - position <= 1 and not any(frame[position:end])
-    return b"".join(parts) if exact else None
-
-
-def _set_bits(plain: bytes) -> int:
-    bits = 0
-    for value in set(plain):
-        bits |= value
-    return bits
+    if length != pixels or end - position > 1 or any(frame[position:end]):
+        return None
+    single.update(b"".join(parts))
+    return functools.reduce(operator.or_, single, 0)

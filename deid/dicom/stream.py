@@ -30,6 +30,7 @@ NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
 
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_SHORT, _LONG = ({vr: vr.decode() for vr in vrs} for vrs in (SHORT_VRS, LONG_VRS))
 WORD = {"US": 2, "SS": 2, "OW": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4}
 WORD |= {"FD": 8, "OD": 8, "SV": 8, "UV": 8, "OV": 8}
 
@@ -195,7 +196,7 @@ class _Parser:
         self.big = big
         order = ">" if big else "<"
         self.tag = struct.Struct(order + "HH").unpack_from
-        self.short = struct.Struct(order + "H").unpack_from
+        self.head = struct.Struct(order + "HH2sH").unpack_from
         self.long = struct.Struct(order + "I").unpack_from
 
     def data_set(
@@ -210,7 +211,7 @@ class _Parser:
         while position < end:
             if end - position < 8:
                 raise Quarantined("trailing-bytes" if depth == 0 else "bad-structure")
-            group, number = self.tag(view, position)
+            group, number, written, length = self.head(view, position)
             tag = (group << 16) | number
             if tag == ITEM_END:
                 if not delimited or self.long(view, position + 4)[0]:
@@ -223,29 +224,30 @@ class _Parser:
                     ordered, seen = False, {element.tag for element in elements}
                 if tag in seen:
                     raise Quarantined("doubled-tag")
-            # Vendors write private groups behind the picture (7FE1); they go like all others.
-            behind = tag in (PADDING, SIGNATURES) or group & 1
-            if depth == 0 and last >= PIXEL_DATA and not behind:
-                raise Quarantined("trailing-bytes")
-            last = max(last, tag)
+            else:
+                # Vendors write private groups behind the picture (7FE1); they go like all others.
+                private = group & 1 or tag in (PADDING, SIGNATURES)
+                if depth == 0 and last >= PIXEL_DATA and not private:
+                    raise Quarantined("trailing-bytes")
+                last = tag
             if not ordered:
                 seen.add(tag)
             vr = known_vr(tag)
             if explicit:
-                written = view[position + 4 : position + 6].tobytes()
-                if written in SHORT_VRS:
-                    length, position = self.short(view, position + 6)[0], position + 8
-                elif written in LONG_VRS:
+                if (said := _SHORT.get(written)) is not None:
+                    position += 8
+                elif (said := _LONG.get(written)) is not None:
                     if end - position < 12:
                         raise Quarantined("truncated")
                     length, position = self.long(view, position + 8)[0], position + 12
                 else:
                     raise Quarantined("bad-vr")
-                if vr == "UN" or (" or " in vr and written != b"UN"):
-                    vr = written.decode()
-                elif written.decode() != vr and written != b"UN":
-                    vr = _agreed(vr, written.decode())
-                implicit_inside = written == b"UN"
+                implicit_inside = said == "UN"
+                if said != vr:
+                    if vr == "UN" or (" or " in vr and not implicit_inside):
+                        vr = said
+                    elif not implicit_inside:
+                        vr = _agreed(vr, said)
             else:
                 length, position = self.long(view, position + 4)[0], position + 8
                 implicit_inside = False

@@ -8,7 +8,7 @@ dropped even where it is in the vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -140,7 +140,8 @@ def _plain(separators: str) -> str:
     return " "
 
 
-def own_words(values: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=64)
+def own_words(values: tuple[str, ...]) -> frozenset[str]:
     """The words of a patient's identifying values that are long enough to recognise."""
     found: set[str] = set()
     for value in values:

@@ -44,18 +44,30 @@ class _Pieces:
         return [*self.done, bytes(self.small)]
 
 
+def _items(items: list[list[Element]]) -> _Pieces:
+    """The items of a sequence, each with its length."""
+    out = _Pieces()
+    for item in items:
+        body = _Pieces()
+        _encode(item, body)
+        out.add(_item(0xFFFE, 0xE000, body.length))
+        for piece in body.all():
+            out.add(piece)
+    return out
+
+
+def encoded(sequence: Element) -> Element:
+    """A sequence whose items are bytes already, for one that is written into many files."""
+    value = b"".join(_items(sequence.items or []).all())
+    return Element(sequence.tag, sequence.vr, value)
+
+
 def _encode(elements: list[Element], out: _Pieces) -> None:
     for element in elements:
         tag, vr = element.tag, element.vr
         group, number = tag >> 16, tag & 0xFFFF
         if element.items is not None:
-            inner = _Pieces()
-            for item in element.items:
-                body = _Pieces()
-                _encode(item, body)
-                inner.add(_item(0xFFFE, 0xE000, body.length))
-                for piece in body.all():
-                    inner.add(piece)
+            inner = _items(element.items)
             out.add(_long(group, number, b"SQ", inner.length))
             for piece in inner.all():
                 out.add(piece)
@@ -67,7 +79,9 @@ def _encode(elements: list[Element], out: _Pieces) -> None:
                 out.add(padded)
             out.add(_item(0xFFFE, 0xE0DD, 0))
         else:
-            value = even(element.value, vr)
+            value = element.value
+            if len(value) & 1:
+                value = even(value, vr)
             if vr in LONG:
                 out.add(_long(group, number, vr.encode(), len(value)))
             elif len(value) > 0xFFFE:

@@ -61,7 +61,7 @@ def test_tools_clean_the_same_files_and_what_they_cannot_read_does_not_count(
     for name in ("pydicom", "cleaner", "pipeline"):
         out = tmp_path / name
         out.mkdir()
-        answers[name] = cleaners.TOOLS[name]()(chosen, out)
+        answers[name] = cleaners.TOOLS[name]()(chosen, out)()
         assert sum(path.is_file() for path in out.rglob("*")) == len(answers[name])
     assert "zz.dcm" not in {each for written in answers.values() for each in written}
     assert len(answers["pydicom"]) == 3

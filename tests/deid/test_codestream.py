@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import struct
 from collections.abc import Callable
 
@@ -13,9 +15,9 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, JPEGLSLossless
 
-from deid.dicom import codestream, rle
+from deid.dicom import codestream, packets, rle
 from deid.dicom.clean import DicomCleaner
-from deid.dicom.wordlike import reads_as_text
+from deid.dicom.wordlike import Words, reads_as_text
 from deid.quarantine import Quarantined
 from synthetic import dicom_files
 
@@ -166,6 +168,19 @@ def test_many_random_bytes_are_no_text_and_a_name_among_them_is() -> None:
     assert reads_as_text(bytes(coded)) is False
 
 
+@pytest.mark.parametrize("size", [0, 5, 300, 4096])
+def test_any_of_many_words_is_found_wherever_it_stands(size: int) -> None:
+    words = [b"KIMMI", b"Kimmi", b"19770315", b"Min-Su", "민수".encode(), "김민수".encode("cp949")]
+    coded = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+    sought = Words(words)
+    assert not sought.are_in(coded) and not Words([]).are_in(coded)
+    for word in words:
+        for place in (0, size // 2, max(0, size - 1), size):
+            assert sought.are_in(coded[:place] + word + coded[place:])
+            assert not sought.are_in(coded[:place] + word[:-1] + b"\0" + coded[place:])
+    assert sought.are_in(coded + b"ABCKIMMIABC") and not sought.are_in(coded + b"kimmi kiMMI")
+
+
 def irreversible() -> bytes:
     from openjpeg.utils import encode_array
 
@@ -312,6 +327,117 @@ def test_a_picture_in_a_tile_that_no_decoder_shows_is_not_passed_on(
 def test_the_tiles_of_a_picture_are_passed_on(side: int) -> None:
     shown = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8)
     assert codestream.cleaned(jpeg2000(shown, side), 8) is not None
+
+
+def in_parts(frame: bytes, count: int) -> list[bytes]:
+    """The header of a picture of one tile, and its packets in parts: by the lengths that it says.
+
+    The encoder's own PLT segment (T.800 A.7.3) says where each packet ends; it is left out.
+    """
+    start = frame.index(b"\xff\x90")
+    place, ends = start + 12, [0]
+    while frame[place : place + 2] != b"\xff\x93":
+        assert frame[place : place + 2] == b"\xff\x58"
+        length = struct.unpack_from(">H", frame, place + 2)[0]
+        size = 0
+        for byte in frame[place + 5 : place + 2 + length]:
+            size = size << 7 | byte & 0x7F
+            if byte < 0x80:
+                ends.append(ends[-1] + size)
+                size = 0
+        place += 2 + length
+    body = frame[place + 2 : -2]
+    assert ends[-1] == len(body) and len(ends) > count
+    cuts = [ends[len(ends) * number // count] for number in range(count)]
+    return [frame[:start], *(body[a:b] for a, b in itertools.pairwise([*cuts, len(body)]))]
+
+
+def tile_part(body: bytes, number: int, told: int, tile: int = 0, inner: bytes = b"") -> bytes:
+    head = struct.pack(">HHHIBB", 0xFF90, 10, tile, 14 + len(inner) + len(body), number, told)
+    return head + inner + b"\xff\x93" + body
+
+
+def joined_parts(header: bytes, bodies: list[bytes], told: int | None = None) -> bytes:
+    count = len(bodies) if told is None else told
+    parts = (tile_part(body, number, count) for number, body in enumerate(bodies))
+    return header + b"".join(parts) + b"\xff\xd9"
+
+
+def packed(progression: str = "LRCP", **more: object) -> bytes:
+    """A picture in colours with several layers, whose packets' lengths are told."""
+    grey = np.add.outer(np.arange(97), np.arange(130)).astype(np.uint8)
+    grey += np.random.default_rng(4).integers(0, 8, grey.shape).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(np.stack([grey, grey[::-1], 255 - grey], -1)).save(
+        stream, "JPEG2000", no_jp2=True, plt=True, progression=progression,
+        quality_mode="rates", quality_layers=[40, 10, 1], codeblock_size=(16, 32), **more,
+    )  # fmt: skip
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("progression", ["LRCP", "RLCP", "RPCL", "PCRL", "CPRL"])
+@pytest.mark.parametrize("irreversible", [False, True])
+def test_several_parts_of_a_tile_are_passed_on_if_they_are_its_packets(
+    progression: str, irreversible: bool
+) -> None:
+    from openjpeg.utils import decode
+
+    frame = packed(progression, irreversible=irreversible)
+    header, *bodies = in_parts(frame, 5)
+    for told in (0, 5, 4):
+        parts = joined_parts(header, bodies, told)
+        kept = codestream.cleaned(parts, 8)
+        assert kept is not None and kept.endswith(parts[len(header) :])
+        assert np.array_equal(decode(kept), decode(frame))
+
+
+def test_anything_else_in_the_parts_of_a_tile_is_decoded(cleaner: DicomCleaner) -> None:
+    header, *bodies = in_parts(packed(), 3)
+    first, second, third = bodies
+    _header, *others = in_parts(packed(num_resolutions=3), 2)
+    assert codestream.cleaned(joined_parts(header, bodies), 8) is not None
+    spoilt = {
+        "another picture": [*bodies, b"".join(others)],
+        "a packet of another": [*bodies, others[0][:40]],
+        "the same again": [*bodies, third],
+        "one more byte": [first, second, third + b"\0"],
+        "a byte between": [first, second + b"\x80", third],
+        "one byte less": [first, second, third[:-1]],
+        "not all": [first, second],
+        "another order": [second, first, third],
+        "a word": [first, second, third[:-60] + SECRET + third[-60 + len(SECRET) :]],
+    }
+    for what, parts in spoilt.items():
+        frame = joined_parts(header, parts)
+        assert codestream.cleaned(frame, 8) is None, what
+        with contextlib.suppress(Quarantined):
+            made = cleaner.clean(dicom_files.compressed(frame, JPEG2000), "0")
+            assert max(parts, key=len) not in b"".join(made.chunks), what
+
+
+def test_behind_a_byte_of_ones_a_packets_header_goes_on_with_a_zero() -> None:
+    def ended(data: bytes) -> int:
+        bits = packets._Bits(data, 0)
+        assert bits.number(8) == 0xFF
+        return bits.end()
+
+    assert ended(b"\xff\x00\x80") == 2
+    for data in (b"\xff\x01", b"\xff\x80"):
+        with pytest.raises(packets.Inexact):
+            ended(data)
+
+
+@pytest.mark.parametrize("numbers", [(0, 2, 1), (1, 2, 3), (0, 0, 1), (0, 1, 3)])
+def test_parts_of_a_tile_are_numbered(numbers: tuple[int, ...]) -> None:
+    header, *bodies = in_parts(packed(), 3)
+    parts = (tile_part(body, number, 3) for body, number in zip(bodies, numbers, strict=True))
+    assert codestream.cleaned(header + b"".join(parts) + b"\xff\xd9", 8) is None
+    for told in (1, 4, 255):
+        assert codestream.cleaned(joined_parts(header, bodies, told), 8) is None
+    quantised = segment(0x5C, b"\x20" + bytes(16))
+    inner = tile_part(bodies[1], 1, 3, inner=quantised)
+    frame = header + tile_part(bodies[0], 0, 3) + inner + tile_part(bodies[2], 2, 3) + b"\xff\xd9"
+    assert codestream.cleaned(frame, 8) is None
 
 
 @pytest.mark.parametrize("word", [b"QWOZNIA", "권오즈".encode("cp949")])

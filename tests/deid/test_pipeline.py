@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from deid import intake, output, pipeline, report
+from deid import intake, output, pipeline, report, worker_process
 from deid.profile import Profile, from_document, load
 from deid.vault import Crosswalk, Pseudonyms
 from policies.errors import Invalid
@@ -420,3 +420,15 @@ def test_shards_together_are_what_one_run_makes(tmp_path: Path, headers_only: Pr
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
     own = [(row["source"], row["target"]) for row in rows_of(tmp_path / "parts.jsonl")]
     assert own == [(row["source"], row["target"]) for row in rows_of(tmp_path / "whole.jsonl")]
+
+
+def test_the_process_that_holds_the_key_loads_no_decoder() -> None:
+    shown = "import sys; print([name for name in sys.modules if sys.modules[name] is not None])"
+    serve = f"from deid import worker_process; worker_process.main(); {shown}"
+    done = subprocess.run(
+        [sys.executable, "-c", serve], stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    loaded = done.stdout.decode()
+    assert "'deid.worker'" in loaded
+    for name in (*worker_process.KEPT_OUT, "cv2", "onnxruntime"):
+        assert f"'{name}'" not in loaded
