@@ -18,6 +18,7 @@ from typing import Final
 from sandbox_runner import image as images
 from sandbox_runner.backends import seccomp
 from sandbox_runner.backends.local import (
+    INNER_ID,
     STAGE,
     Command,
     Descriptors,
@@ -27,9 +28,6 @@ from sandbox_runner.backends.local import (
     thread_counts,
 )
 from sandbox_runner.spec import Mount, SandboxSpec
-
-#: Who one is inside.
-INNER_ID: Final = 1000
 
 # Always given. The reason for each:
 FLAGS: Final = (

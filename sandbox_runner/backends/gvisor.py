@@ -15,7 +15,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +28,10 @@ from sandbox_runner import image as images
 from sandbox_runner.backends import seccomp
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.backends.local import (
+    FIRST_UID,
+    INNER_ID,
     STAGE,
+    UIDS,
     Command,
     Descriptors,
     Ends,
@@ -55,7 +57,8 @@ FLAGS: Final = (
     "--host-fifo=open",  # of the mounts only the progress pipe is one
     "--host-uds=none",
     "--oci-seccomp",  # the same calls as with bubblewrap, before its own kernel sees them
-    "--file-access-mounts=shared",
+    # Nobody else writes to what is mounted while it runs, so names and sizes may be remembered.
+    "--file-access-mounts=exclusive",
     "--overlay2=none",
 )
 
@@ -89,9 +92,11 @@ class GVisor(LocalBackend):
         note = directory() / "gvisor-platform.json"
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(note.read_text(encoding="ascii"))
-            if found["key"] == key:
-                return str(found["platform"]) if found["platform"] else None
+            if found["key"] == key and found["platform"]:
+                return str(found["platform"])
         platform = next((name for name in PLATFORMS if _works(self._path, name)), None)
+        if platform is None:
+            return None  # asked again by the next process: it may lie in this one's rights
         partial = note.with_name(f"{note.name}.{os.getpid()}")
         partial.write_text(json.dumps({"key": key, "platform": platform}), encoding="ascii")
         partial.replace(note)
@@ -138,12 +143,7 @@ class GVisor(LocalBackend):
             )
         if spec.extra_fds:
             raise CannotRun("gVisor hands no descriptors on.", code="sandbox.isolation")
-        # Releases before 2024 have no clone3 and answer ENOSYS, which the C library understands;
-        # their filter can only answer EPERM, which it does not.
-        date = re.search(r"20\d{6}", self.version())
-        old = date is not None and date[0] < "20240101"
-        absent = frozenset({"clone3"} if old else ())
-        config = bundle(spec, image, mounts, uid, absent)
+        config = bundle(spec, image, mounts, uid)
         return Command(
             argv=(
                 *("runsc", f"--root={STAGE}/state", f"--platform={self.platform}", *FLAGS),
@@ -174,7 +174,6 @@ def bundle(
     image: images.Image,
     mounts: tuple[Mount, ...],
     uid: int,
-    absent: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Return the OCI configuration (runtime-spec 1.0.2) of one sandbox."""
     limits = spec.limits
@@ -184,22 +183,25 @@ def bundle(
         **spec.env,
         "GLOVEBOX_PROGRESS_FD": str(PROGRESS_FD),
     }
-    binds = [_bind(f"{STAGE}/m{i}", m.target, "rw" if m.writable else "ro") for i, m in
-             enumerate(mounts)]  # fmt: skip
+    binds = [
+        _bind(f"{STAGE}/m{index}", mount.target, "rw" if mount.writable else "ro",
+              *(["noexec"] if os.statvfs(mount.source).f_flag & os.ST_NOEXEC else []))
+        for index, mount in enumerate(mounts)
+    ]  # fmt: skip
     binds += [
         _bind(f"{STAGE}/doors", DOORS, "rw"),
         _bind(f"{STAGE}/tmp", "/tmp", "rw"),  # noqa: S108 - inside
-        _bind(f"{STAGE}/shm", "/dev/shm", "rw"),  # noqa: S108
+        _bind(f"{STAGE}/shm", "/dev/shm", "rw", "noexec"),  # noqa: S108
     ]
     if spec.output is not None:
-        binds.append(_bind(f"{STAGE}/output", "/output", "rw"))
+        binds.append(_bind(f"{STAGE}/output", "/output", "rw", "noexec"))
     return {
         "ociVersion": "1.0.2",
         "root": {"path": f"{STAGE}/root", "readonly": True},
         "hostname": "glovebox",
         "process": {
             "terminal": False,
-            "user": {"uid": uid, "gid": uid},
+            "user": {"uid": INNER_ID, "gid": INNER_ID},
             "args": ["/bin/sh", "-c", OPEN_DOORS, "sh", *spec.argv],
             "env": [f"{name}={value}" for name, value in environment.items()],
             "cwd": spec.workdir,
@@ -223,16 +225,32 @@ def bundle(
         ],
         "linux": {
             "namespaces": [
-                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+                {"type": kind}
+                for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
             ],
-            "seccomp": seccomp.oci(absent=absent),
+            "uidMappings": _mappings(uid),
+            "gidMappings": _mappings(uid),
+            "seccomp": seccomp.oci(),
         },
     }
 
 
-def _bind(source: str, target: str, mode: str) -> dict[str, Any]:
-    options = ["bind", mode, "nosuid", "nodev"]
-    return {"destination": target, "type": "bind", "source": source, "options": options}
+def _mappings(uid: int) -> list[dict[str, int]]:
+    """Return who is whom: runsc's own processes are nobody on this machine, either.
+
+    The first user of the namespace is theirs, and another than the program's: as the owner of the
+    program's files it could not be told from it.
+    """
+    return [
+        {"containerID": 0, "hostID": uid + UIDS, "size": 1},
+        {"containerID": INNER_ID, "hostID": uid, "size": 1},
+    ]
+
+
+def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
+    # What the mount below has is named again: in a user namespace runsc may not take it away.
+    options = ("bind", "nosuid", "nodev", *options)
+    return {"destination": target, "type": "bind", "source": source, "options": list(options)}
 
 
 @functools.cache
@@ -251,10 +269,12 @@ def _works(program: str, platform: str) -> bool:
         shell = Path("/bin/sh").resolve()
         config = {
             "ociVersion": "1.0.2",
-            "root": {"path": "/", "readonly": True},
-            "process": {"user": {"uid": 65534, "gid": 65534}, "args": [str(shell), "-c", "exit 7"],
-                        "cwd": "/", "noNewPrivileges": True, "env": []},
-            "linux": {"namespaces": [{"type": "network"}, {"type": "pid"}]},
+            # Not read-only: remounting the host's root is more than a user namespace may do.
+            "root": {"path": "/"},
+            "process": {"user": {"uid": INNER_ID, "gid": INNER_ID}, "cwd": "/", "env": [],
+                        "args": [str(shell), "-c", "exit 7"], "noNewPrivileges": True},
+            "linux": {"namespaces": [{"type": "user"}, {"type": "network"}, {"type": "pid"}],
+                      "uidMappings": _mappings(FIRST_UID), "gidMappings": _mappings(FIRST_UID)},
         }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         done = subprocess.run(

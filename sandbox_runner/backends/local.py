@@ -34,6 +34,8 @@ from sandbox_runner.spec import Mount, SandboxResult, SandboxSpec
 #: Outer users of sandboxes, one a sandbox: beyond people, services and the usual container ranges.
 FIRST_UID: Final = 1_900_000_000
 UIDS: Final = 100_000_000
+#: Who one is inside.
+INNER_ID: Final = 1000
 TMP_INODES: Final = 200_000
 STAGE: Final = "/tmp"  # noqa: S108 - covered by the supervisor in its own view
 SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")

@@ -253,16 +253,18 @@ def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
     return [({"index": index, "value": value, "op": "SCMP_CMP_EQ"},) for value in values]
 
 
-def oci(machine: str | None = None, *, absent: frozenset[str] = frozenset()) -> dict[str, object]:
-    """Return the same filter as an OCI runtime's ``linux.seccomp`` (runtime-spec, config-linux).
+#: runsc answers EPERM for every SCMP_ACT_ERRNO, whatever errno stands beside it, and the C library
+#: understands "no such call" only. Without a tracer, and ptrace is refused, this action says that
+#: (seccomp(2), SECCOMP_RET_TRACE; gVisor's kernel does the same).
+NO_SUCH_CALL: Final = {"action": "SCMP_ACT_TRACE"}
 
-    ``absent`` are calls that the runtime's own kernel does not have, which are left to it.
-    """
+
+def oci(machine: str | None = None) -> dict[str, object]:
+    """Return the same filter as gVisor reads it: ``linux.seccomp`` (runtime-spec, config-linux)."""
     machine = machine or platform.machine()
     known = syscalls.numbers(machine)
     allowed = sorted(
         {name for _, names in syscalls.ALLOWED.values() for name in names.split() if name in known}
-        | absent
     )
     rules: list[dict[str, object]] = [{"names": allowed, "action": "SCMP_ACT_ALLOW"}]
     for name in syscalls.EXAMINED:
@@ -270,17 +272,14 @@ def oci(machine: str | None = None, *, absent: frozenset[str] = frozenset()) -> 
             {"names": [name], "action": "SCMP_ACT_ALLOW", "args": list(conditions)}
             for conditions in _arguments(name)
         ]
-    rules += [
-        {
-            "names": [name for name in names.split() if name in known and name not in absent],
-            "action": "SCMP_ACT_ERRNO",
-            "errnoRet": code,
-        }
-        for _, code, names in syscalls.REFUSED.values()
-    ]
+    for _, code, names in syscalls.REFUSED.values():
+        refused = {"names": [name for name in names.split() if name in known]}
+        if code == errno.ENOSYS:
+            rules.append({**refused, **NO_SUCH_CALL})
+        else:
+            rules.append({**refused, "action": "SCMP_ACT_ERRNO", "errnoRet": code})
     return {
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": errno.ENOSYS,
+        "defaultAction": NO_SUCH_CALL["action"],
         "architectures": ["SCMP_ARCH_X86_64" if machine == "x86_64" else "SCMP_ARCH_AARCH64"],
         "syscalls": rules,
     }

@@ -39,6 +39,32 @@ MS_SLAVE = 1 << 19
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+CAPABILITIES_VERSION_3 = 0x20080522
+
+# What the supervisor of root keeps, by its number in linux/capability.h, and why. It is given up as
+# soon as the mounts lie.
+NEEDED = {
+    1: "DAC_OVERRIDE: open what is mounted, below folders that only their owner may enter",
+    6: "SETGID: become the sandbox's user",
+    7: "SETUID: the same",
+    8: "SETPCAP: give up the rest",
+    21: "SYS_ADMIN: make namespaces, mount",
+    24: "SYS_RESOURCE: set limits above this process's own",
+}
+# runsc sets up its own confinement and needs more of root for it.
+NEEDED_APART = {
+    **NEEDED,
+    0: "CHOWN: hand its files to its own users",
+    3: "FOWNER: change their modes",
+    4: "FSETID: the same",
+    5: "KILL: end its sandbox, of another user",
+    18: "SYS_CHROOT: leave the host's files behind",
+    19: "SYS_PTRACE: stop a program at each system call",
+}
+
 # Every Linux has this directory, and covering it changes only this process's own view.
 STAGE = "/tmp"  # noqa: S108
 
@@ -59,6 +85,29 @@ def unshare(flags: int) -> None:
     if libc.unshare(flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"unshare: {os.strerror(number)}")
+
+
+def keep_only(capabilities: dict[int, str], hand_on: dict[int, str]) -> None:
+    """Give up every other capability for good; what this process starts has ``hand_on`` at most."""
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last = int(file.read())
+    for number in range(last + 1):
+        # One that is not there is none to drop, and dropping needs a right that may be gone.
+        if number not in hand_on:
+            libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    had = (ctypes.c_uint32 * 6)()
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION_3, 0)
+    if libc.capget(header, had) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    wanted = sum(1 << number for number in capabilities)
+    # Pairs of words: effective, permitted, inheritable; the low half of all, then the high half.
+    keep = (ctypes.c_uint32 * 6)()
+    for half in (0, 1):
+        mask = (wanted >> (32 * half)) & 0xFFFFFFFF
+        keep[3 * half] = keep[3 * half + 1] = had[3 * half + 1] & mask
+    if libc.capset(header, keep) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def enter_namespaces(root: bool) -> None:
@@ -100,6 +149,11 @@ def stage_mounts(plan: dict, root: bool) -> dict[str, int]:  # type: ignore[type
     mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=4m,nr_inodes=4096")
     os.umask(0o022)
     make_skeleton(f"{STAGE}/root", plan)
+    if plan.get("apart"):
+        # A mount of its own without flags: Debian 12's runsc remounts its root without naming them,
+        # and in a user namespace may not take them away. There is nothing in it to be set-uid.
+        mount(f"{STAGE}/root", f"{STAGE}/root", None, MS_BIND, None)
+        mount("none", f"{STAGE}/root", None, MS_REMOUNT | MS_BIND, None)
     for descriptor, bind in zip(sources, plan["binds"], strict=True):
         target = f"{STAGE}/{bind['name']}"
         inside = f"{STAGE}/root{bind['target']}"
@@ -142,11 +196,15 @@ def stage_mounts(plan: dict, root: bool) -> dict[str, int]:  # type: ignore[type
     return doors
 
 
-def give_up_rights(plan: dict) -> None:  # type: ignore[type-arg]
+def give_up_rights(plan: dict, kept: dict[int, str]) -> None:  # type: ignore[type-arg]
     """Become the sandbox's user outside too: an escape from the namespaces lands as nobody."""
+    become = {number: NEEDED[number] for number in (6, 7)}
+    keep_only({**become, **kept}, {})
+    libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(plan["gid"], plan["gid"], plan["gid"])
     os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    keep_only(kept, {})
 
 
 def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
@@ -168,7 +226,7 @@ def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
         for name, value in plan["rlimits"].items():
             resource.setrlimit(getattr(resource, name), (value, value))
         if root and not apart:
-            give_up_rights(plan)
+            give_up_rights(plan, {})
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() not in (parent, 0 if apart else parent):
             os._exit(125)
@@ -230,12 +288,16 @@ def main(plan_fd: int, control_fd: int) -> int:
         plan = json.load(file)
     root = plan["uid"] is not None
     try:
+        if root:
+            needed = NEEDED_APART if plan.get("apart") else NEEDED
+            keep_only(needed, needed)
         enter_namespaces(root)
         doors = stage_mounts(plan, root)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = start(plan, root)
-        if root and not plan.get("apart"):
-            give_up_rights(plan)
+        if root:
+            # Ending a program of another user is all that is left to do.
+            give_up_rights(plan, {5: NEEDED_APART[5]} if plan.get("apart") else {})
     except OSError as error:
         control.send(json.dumps({"failed": error.strerror or "error"}).encode())
         return 1

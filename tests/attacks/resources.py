@@ -114,8 +114,6 @@ ATTACKS = [
         """,
         bare=False,
         ends=("stopped", "timeout"),
-        # Its kernel in user space ends when this machine's refuses it another thread.
-        gvisor_ends=("failed", "processes"),
         limits={"processes": 24, "wall_seconds": 1, "grace_seconds": 0.2},
     ),
     Attack(
@@ -153,7 +151,6 @@ ATTACKS = [
         """,
         bare=False,
         ends=("failed", "memory"),
-        gvisor_ends=("failed", "exit"),
         limits={"memory_bytes": 96 * MiB},
     ),
     Attack(

@@ -237,8 +237,9 @@ def _processes_with(identifier: str) -> list[str]:
     found = []
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            state = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-            if process.stat().st_uid == user and state != "Z":
+            words = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            ending = words[0] == "Z" or int(words[6]) & 4  # PF_EXITING: it runs no program any more
+            if process.stat().st_uid == user and not ending:
                 found.append(process.name)
     return found
 
