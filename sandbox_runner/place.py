@@ -11,12 +11,16 @@ import os
 import re
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from policies.errors import CannotRun, Conflict, Invalid
 
+#: Outer users of sandboxes, one a sandbox: beyond people, services and the usual container ranges.
+FIRST_UID: Final = 1_900_000_000
+UIDS: Final = 100_000_000
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
@@ -37,6 +41,11 @@ def directory() -> Path:
             code="sandbox.place",
         )
     return path
+
+
+def outer_uid(identifier: str) -> int:
+    """Return the user of this machine as which a sandbox of this name runs when we are root."""
+    return FIRST_UID + zlib.crc32(identifier.encode()) % UIDS
 
 
 def check_id(identifier: str) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import os
+import sys
+from pathlib import Path
 from typing import Final
 
 from policies.errors import CannotRun, Invalid
+from sandbox_runner import image
+from sandbox_runner.backends import cgroups
 from sandbox_runner.backends.bubblewrap import Bubblewrap
 from sandbox_runner.backends.gvisor import GVisor
 from sandbox_runner.backends.interface import Backend
 from sandbox_runner.backends.local import LocalBackend
+from sandbox_runner.place import directory
 
 #: Isolation of one machine, weakest first; Kubernetes with Kata stands above both.
 STRENGTH: Final = ("bubblewrap", "gvisor", "kata")
@@ -41,17 +49,42 @@ _held: Final[set[str]] = set()
 def missing(name: str) -> tuple[str, ...]:
     """Return the required lines that this machine does not hold.
 
-    What held once is not tried again in this process; what did not is, for a machine short of
-    something for a moment must not refuse every later job.
+    What held once is not tried again before the machine starts anew or something of the backend
+    changes; what did not is, for a machine short of something for a moment must not refuse every
+    later job.
     """
     if name in _held:
         return ()
+    note, key = directory() / f"held-{name}", _circumstances(name)
+    with contextlib.suppress(OSError):
+        if note.read_text(encoding="ascii") == key:
+            _held.add(name)
+            return ()
     lacking = tuple(
         line.name for line in backend(name).check() if line.required and line.state == "missing"
     )
     if not lacking:
         _held.add(name)
+        partial = note.with_name(f"{note.name}.{os.getpid()}")
+        partial.write_text(key, encoding="ascii")
+        partial.replace(note)
     return lacking
+
+
+def _circumstances(name: str) -> str:
+    """Return a digest of what a trial depends on: the boot, this process's rights, the programs."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    words = [
+        Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"),
+        *(row for row in status if row.startswith(("Uid:", "CapBnd:", "CapEff:"))),
+        backend(name).version(),
+        repr(cgroups.find()),
+        sys.base_prefix,
+    ]
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(image.__file__)):
+        about = path.stat()
+        words.append(f"{path.name} {about.st_size} {about.st_mtime_ns}")
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
 
 
 def choose(name: str, minimum: str) -> Backend:

@@ -28,17 +28,15 @@ from sandbox_runner import image as images
 from sandbox_runner.backends import seccomp
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.backends.local import (
-    FIRST_UID,
     INNER_ID,
     STAGE,
-    UIDS,
     Command,
     Descriptors,
     Ends,
     LocalBackend,
     thread_counts,
 )
-from sandbox_runner.place import directory
+from sandbox_runner.place import FIRST_UID, UIDS, directory
 from sandbox_runner.spec import MiB, Mount, SandboxSpec
 
 #: Fastest first.

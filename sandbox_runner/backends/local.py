@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,13 +26,10 @@ from sandbox_runner import image as images
 from sandbox_runner.backends import cgroups, trial
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.lending import Loan
-from sandbox_runner.place import Claim, orphans
+from sandbox_runner.place import Claim, orphans, outer_uid
 from sandbox_runner.running import Channels, Handle, Running
 from sandbox_runner.spec import Mount, SandboxResult, SandboxSpec
 
-#: Outer users of sandboxes, one a sandbox: beyond people, services and the usual container ranges.
-FIRST_UID: Final = 1_900_000_000
-UIDS: Final = 100_000_000
 #: Who one is inside.
 INNER_ID: Final = 1000
 TMP_INODES: Final = 200_000
@@ -92,11 +88,6 @@ class Descriptors:
         """Close them all."""
         while self._open:
             os.close(self._open.pop())
-
-
-def outer_uid(identifier: str) -> int:
-    """Return the user of this machine as which a sandbox of this name runs when we are root."""
-    return FIRST_UID + zlib.crc32(identifier.encode()) % UIDS
 
 
 def check_mounts(spec: SandboxSpec) -> None:

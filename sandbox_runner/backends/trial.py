@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from policies.errors import GloveboxError
 from sandbox_runner.backends.cgroups import Group, Hierarchy
 from sandbox_runner.backends.interface import Line
-from sandbox_runner.place import Claim
-from sandbox_runner.spec import KiB, Limits, MiB, SandboxSpec
+from sandbox_runner.place import UIDS, Claim, outer_uid
+from sandbox_runner.spec import KiB, Limits, MiB, SandboxResult, SandboxSpec
 
 if TYPE_CHECKING:
     from sandbox_runner.backends.interface import Backend
@@ -39,6 +42,13 @@ LIMITS: Final = Limits(
     log_bytes=64 * KiB,
 )
 
+#: Time enough to start, and on a very busy machine.
+WALLS: Final = (1.5, 8.0)
+#: How late an end may be on a busy machine, the grace period included, before it is none.
+LATE: Final = 5.0
+EXITING: Final = 0x4  # PF_EXITING in /proc/<pid>/stat: such a process runs no program any more
+DELEGATE: Final = "run as root, or inside a delegated group that GLOVEBOX_CGROUP names"
+
 # What the probe reports, what it means, and what to do when it did not hold.
 PROMISES: Final = (
     ("network", "no network: only local sockets can be made", ""),
@@ -56,40 +66,100 @@ PROMISES: Final = (
     ("output_inodes", "/output is bounded in files", ""),
     ("tmp_bytes", "/tmp is bounded", ""),
     ("shm_bytes", "/dev/shm is bounded", ""),
+    ("open_files", "open files are bounded", ""),
     ("core_dumps", "no core dumps", ""),
 )
 
+# Holds what it can get until it is ended for it.
+HOG: Final = "held = []\nwhile True:\n    held.append(b'x' * (16 << 20))\n"
 
-def _run(backend: Backend) -> tuple[dict[str, Any], str]:
-    """Run the probe; return its answers, or why there are none."""
+# Starts processes until it is refused and says how many; fills the log; spins; then will not end.
+STUBBORN: Final = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+made = 0
+try:
+    while made < 4 * 16:
+        if os.fork() == 0:
+            time.sleep(600)
+        made += 1
+except OSError:
+    pass
+os.write(1, b"%d\\n" % made)
+os.write(1, b"x" * (128 << 10))
+until = time.monotonic() + 0.6
+while time.monotonic() < until:
+    pass
+time.sleep(600)
+"""
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """How a program ended, what it said, and whether anything of it lived on."""
+
+    result: SandboxResult
+    said: str
+    log_bytes: int
+    survivors: bool
+
+
+def _try(backend: Backend, program: str, **limits: Any) -> _Tried:
+    """Run a program sealed. Raises what the backend raises."""
     folder = Path(tempfile.mkdtemp(prefix="glovebox-doctor-"))
     try:
+        identifier = f"doctor-{os.getpid()}-{secrets.token_hex(4)}"
         spec = SandboxSpec(
-            id=f"doctor-{os.getpid()}-{secrets.token_hex(4)}",
-            argv=("python", "-I", "-S", "-c", PROBE.read_text(encoding="utf-8")),
-            limits=LIMITS,
+            id=identifier,
+            argv=("python", "-I", "-S", "-c", program, identifier),
+            limits=replace(LIMITS, **limits),
             output=folder / "output",
             log=folder / "log",
         )
         result = backend.run(spec)
-        text = (folder / "log").read_text(encoding="utf-8", errors="replace")
-        if result.state != "finished":
-            return {}, f"the trial ended with {result.state}, {result.reason}"
-        answers = json.loads(text.strip().splitlines()[-1])
+        said = (folder / "log").read_bytes()
+        return _Tried(result, said.decode(errors="replace"), len(said), _survives(identifier))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _survives(identifier: str) -> bool:
+    """Return whether a process of this sandbox still runs, by its arguments or its users."""
+    user = outer_uid(identifier)
+    word = identifier.encode()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, IndexError):
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            fields = (process / "stat").read_text(encoding="utf-8", errors="replace")
+            words = fields.rpartition(")")[2].split()
+            if words[0] in "ZX" or int(words[6]) & EXITING:
+                continue
+            theirs = process.stat().st_uid in (user, user + UIDS)
+            if theirs or word in (process / "cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
+
+
+def _probe(backend: Backend) -> tuple[dict[str, Any], str]:
+    """Run the probe; return its answers, or why there are none."""
+    try:
+        tried = _try(backend, PROBE.read_text(encoding="utf-8"))
+        if tried.result.state != "finished":
+            return {}, f"the trial ended with {tried.result.state}, {tried.result.reason}"
+        answers = json.loads(tried.said.strip().splitlines()[-1])
         return (answers, "") if isinstance(answers, dict) else ({}, "no answer")
     except GloveboxError as error:
         return {}, str(error)
     except (OSError, ValueError, IndexError):
         return {}, "the trial gave no answer"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def lines(backend: Backend, hierarchy: Hierarchy, *, root: bool, advice: str = "") -> list[Line]:
     """Return the doctor's lines of one backend."""
     if not backend.version():
         return [Line("installed", "missing", "not found on PATH", advice)]
-    answers, why = _run(backend)
+    answers, why = _probe(backend)
     if why:
         return [Line("starts", "missing", why, advice or _advice())]
     found = [Line("starts", "held", f"{backend.name} {backend.version()}")]
@@ -98,8 +168,7 @@ def lines(backend: Backend, hierarchy: Hierarchy, *, root: bool, advice: str = "
         found.append(
             Line(meaning, "missing" if broken else "held", "", what_to_do if broken else "")
         )
-    found += _limits(hierarchy, root)
-    return found
+    return [*found, *_limits(backend, _controllers(hierarchy)), *_machine(root)]
 
 
 def _advice() -> str:
@@ -112,60 +181,128 @@ def _advice() -> str:
     return ""
 
 
-def _limits(hierarchy: Hierarchy, root: bool) -> list[Line]:
+def _controllers(hierarchy: Hierarchy) -> frozenset[str]:
+    """Return what the kernel takes limits for from us."""
     # Claimed, or a sweep of another process would take it for an orphan's.
     claim = Claim(f"doctor-{os.getpid()}-{secrets.token_hex(4)}")
     group = Group(claim.path.stem, hierarchy)
     try:
-        enforced = group.create(LIMITS)
+        return group.create(LIMITS)
     except OSError:
-        enforced = frozenset()
+        return frozenset()
     finally:
         group.remove()
         claim.release()
-    run_delegated = "run as root, or inside a delegated group that GLOVEBOX_CGROUP names"
+
+
+def _limits(backend: Backend, enforced: frozenset[str]) -> list[Line]:
+    """Return the lines of what was exceeded on purpose."""
+    try:
+        hog = _try(backend, HOG, memory_bytes=64 * MiB, processes=64)
+        for wall in WALLS:
+            stubborn = _try(backend, STUBBORN, cpus=0.5, wall_seconds=wall, grace_seconds=0.2)
+            if stubborn.said:
+                break
+    except GloveboxError as error:
+        return [Line("limits", "missing", str(error), _advice())]
+    ended = hog.result
+    made = stubborn.said.partition("\n")[0]
+    used = stubborn.result.cpu_seconds / stubborn.result.wall_seconds
+    timed_out = (stubborn.result.state, stubborn.result.reason) == ("stopped", "timeout")
+    late = stubborn.result.wall_seconds - wall
+    rows = (
+        (
+            "memory",
+            "memory is bounded, swap included",
+            # Where no group bounds it, the C library is refused more (RLIMIT_DATA) before that.
+            (ended.state, ended.reason) == ("failed", "memory") or "MemoryError" in hog.said,
+            "watched ten times a second",
+            f"more than its share ended it as: {ended.state}, {ended.reason}",
+        ),
+        (
+            "pids",
+            "processes and threads are bounded",
+            made.isdigit() and int(made) < LIMITS.processes,
+            "RLIMIT_NPROC in a user namespace",
+            f"started {made or 'none'} with a limit of {LIMITS.processes}",
+        ),
+        (
+            "cpu",
+            "processor time is bounded",
+            # The start of a backend's own program is not held back everywhere.
+            used < 0.5 + 0.4,
+            "not bounded",
+            f"used {used:.2f} of a limit of 0.5",
+        ),
+    )
     found = []
-    for controller, meaning, otherwise in (
-        ("memory", "memory is bounded, swap included", "watched ten times a second"),
-        ("pids", "processes and threads are bounded", "RLIMIT_NPROC in a user namespace"),
-        ("cpu", "processor time is bounded", "not bounded"),
-    ):
-        held = controller in enforced
+    for controller, meaning, held, otherwise, seen in rows:
+        kernel = controller in enforced
+        state: Literal["held", "weak", "missing"] = "held" if kernel else "weak"
         found.append(
             Line(
                 meaning,
-                "held" if held else "weak",
-                "control group" if held else otherwise,
-                "" if held else run_delegated,
+                state if held else "missing",
+                f"control group: {seen}" if kernel else f"{otherwise}: {seen}",
+                "" if kernel and held else DELEGATE,
                 required=controller != "cpu",
             )
         )
-    swap = len(Path("/proc/swaps").read_text(encoding="ascii").splitlines()) > 1
     found.append(
         Line(
-            "no swap that plain data could reach",
-            "weak" if swap else "held",
-            "swap is on; the control group keeps jobs out of it" if swap else "",
-            "encrypt or disable swap" if swap else "",
-            required=False,
+            "its time ends what will not end",
+            "held" if timed_out and late < LATE else "missing",
+            f"ended {max(0.0, late):.1f} s after its time: {stubborn.result.reason}",
         )
     )
-    found.append(
+    survivors = hog.survivors or stubborn.survivors
+    found.append(Line("nothing survives the end", "missing" if survivors else "held"))
+    full = stubborn.log_bytes > LIMITS.log_bytes + KiB
+    found.append(Line("its log is bounded", "missing" if full else "held"))
+    return found
+
+
+def _machine(root: bool) -> list[Line]:
+    """Return the lines that are about this machine and not about a program."""
+    open_swap = [name for name in _swap() if not _encrypted(name)]
+    return [
+        Line(
+            "no swap that plain data could reach",
+            "weak" if open_swap else "held",
+            "swap is on; the control group keeps jobs out of it" if open_swap else "",
+            "swap into memory (zram) or an encrypted disk, or switch it off" if open_swap else "",
+            required=False,
+        ),
         Line(
             "a user of its own outside, too",
             "held" if root else "weak",
             "one a sandbox" if root else "the runner's own user, in a user namespace",
             "" if root else "run as root for a user of its own",
             required=False,
-        )
-    )
-    found.append(
+        ),
         Line(
             "names of host directories stay unseen",
             "weak",
             "/proc/self/mountinfo shows where a mount comes from; contents stay unseen",
             "keep personal names out of the paths of datasets",
             required=False,
-        )
-    )
-    return found
+        ),
+    ]
+
+
+def _swap() -> list[str]:
+    """Return what this machine swaps to, by path."""
+    rows = Path("/proc/swaps").read_text(encoding="ascii").splitlines()[1:]
+    return [row.split()[0] for row in rows]
+
+
+def _encrypted(path: str, devices: Path = Path("/sys/class/block")) -> bool:
+    """Return whether pages written here are in memory or encrypted (zram, dm-crypt)."""
+    name = Path(path).resolve().name
+    if re.fullmatch(r"zram\d+", name):
+        # Unless it has a disk behind it, to which it writes what is idle.
+        backing = devices / name / "backing_dev"
+        return not backing.exists() or backing.read_text(encoding="ascii").strip() == "none"
+    with contextlib.suppress(OSError):
+        return (devices / name / "dm" / "uuid").read_text(encoding="ascii").startswith("CRYPT-")
+    return False

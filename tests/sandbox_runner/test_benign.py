@@ -233,6 +233,18 @@ from pathlib import Path
 from sandbox_runner.backends.choice import backend, missing
 from sandbox_runner.spec import Limits, MiB, SandboxSpec
 assert not missing("bubblewrap"), missing("bubblewrap")
+lines = {line.name: line.state for line in backend("bubblewrap").check()}
+assert lines["memory is bounded, swap included"] == "weak", lines
+assert lines["processes and threads are bounded"] == "weak", lines
+assert lines["a user of its own outside, too"] == "weak", lines
+assert lines["nothing survives the end"] == "held", lines
+from sandbox_runner.backends.choice import choose
+from policies.errors import CannotRun
+try:
+    choose("gvisor", "gvisor")
+    raise SystemExit("gVisor without root")
+except CannotRun:
+    pass
 def run(code, **limits):
     here = Path(sys.argv[1])
     spec = SandboxSpec(id="rootless-test", argv=("python", "-c", code), output=here / "output",

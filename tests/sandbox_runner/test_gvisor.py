@@ -13,7 +13,8 @@ from sandbox_runner import image as images
 from sandbox_runner.backends.choice import backend as backend_of
 from sandbox_runner.backends.choice import missing
 from sandbox_runner.backends.gvisor import bundle
-from sandbox_runner.backends.local import INNER_ID, outer_uid
+from sandbox_runner.backends.local import INNER_ID
+from sandbox_runner.place import outer_uid
 from sandbox_runner.spec import Limits, MiB, Mount, SandboxResult, SandboxSpec
 
 Run = Callable[..., tuple[SandboxResult, str]]

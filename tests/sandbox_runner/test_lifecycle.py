@@ -21,9 +21,8 @@ from policies.document import Policy
 from policies.errors import Conflict
 from sandbox_runner import lifecycle
 from sandbox_runner.backends import Backend
-from sandbox_runner.backends.local import outer_uid
 from sandbox_runner.lifecycle import OUTCOME, RAW, TRAINED, run_job, sweep
-from sandbox_runner.place import Claim
+from sandbox_runner.place import Claim, outer_uid
 from sandbox_runner.spec import JobSpec, Outcome, SandboxSpec
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bubblewrap")]

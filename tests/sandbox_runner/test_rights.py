@@ -18,8 +18,9 @@ import pytest
 from sandbox_runner.backends import BACKENDS
 from sandbox_runner.backends.choice import backend as backend_of
 from sandbox_runner.backends.choice import missing
-from sandbox_runner.backends.local import FIRST_UID, children
+from sandbox_runner.backends.local import children
 from sandbox_runner.backends.supervisor import NEEDED, NEEDED_APART
+from sandbox_runner.place import FIRST_UID
 from sandbox_runner.spec import Limits, MiB, SandboxSpec
 
 pytestmark = [
