@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -25,6 +26,7 @@ ROOM: Final = Path(__file__).resolve().parent
 #: The catalogue of one machine: image name -> what it is.
 IMAGES: Final[Mapping[str, str]] = {
     "pytorch-cpu": "Python and PyTorch without GPU, NumPy, pydicom, Pillow, safetensors",
+    "pytorch-cuda": "the same, where this environment's PyTorch was built for CUDA",
 }
 
 # A shell and the few programs that subprocess, platform and ctypes call.
@@ -100,6 +102,10 @@ class Image:
     #: /proc paths to cover, as far as this kernel has them.
     hidden_files: tuple[str, ...] = ()
     hidden_directories: tuple[str, ...] = ()
+    #: Character devices that may be opened: path inside, path here, major and minor number.
+    devices: tuple[tuple[str, Path, int, int], ...] = ()
+    #: Covered /proc paths that show something of the image instead of nothing.
+    shown: Mapping[str, str] = field(default_factory=dict)
     directories: tuple[str, ...] = field(default=("/proc", "/dev", "/code", "/data", "/mnt"))
 
 
@@ -124,6 +130,15 @@ def _loader() -> Path:
     raise CannotRun("The dynamic loader was not found in /lib64 or /lib.", code="sandbox.image")
 
 
+def _cuda(packages: Path) -> bool:
+    """Return whether PyTorch was built for CUDA, by its own note (it is not imported for this)."""
+    try:
+        text = (packages / "torch" / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(r"^cuda\b[^=\n]*= *['\"]\d", text, re.MULTILINE) is not None
+
+
 @functools.cache
 def find(name: str) -> Image:
     """Return the image of this name. Raises :class:`CannotRun` for a name not in the catalogue."""
@@ -134,6 +149,13 @@ def find(name: str) -> Image:
             code="sandbox.image",
             name=name,
             known=", ".join(sorted(IMAGES)),
+        )
+    if name == "pytorch-cuda" and not _cuda(Path(sysconfig.get_path("purelib"))):
+        raise CannotRun(
+            "The image {name} needs an environment with a PyTorch built for CUDA; this is none.",
+            field="job.image",
+            code="sandbox.image",
+            name=name,
         )
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = Path(sys.base_prefix).resolve()

@@ -104,12 +104,16 @@ def _options(
     options += ["--proc", "/proc"]
     for path in image.hidden_files:
         if Path(path).exists():
-            options += ["--ro-bind", "/dev/null", path]
+            instead = image.shown.get(path)
+            options += ["--ro-bind", f"{STAGE}/root{instead}" if instead else "/dev/null", path]
     for path in image.hidden_directories:
         if Path(path).exists():
-            options += ["--ro-bind", f"{STAGE}/root/mnt", path]
+            instead = image.shown.get(path, "/mnt")
+            options += ["--ro-bind", f"{STAGE}/root{instead}", path]
     # A device directory with null, zero, full, random, urandom and tty only: no new terminals.
     options += ["--dev", "/dev", "--ro-bind", f"{STAGE}/root/mnt", "/dev/pts"]
+    for index, (path, *_) in enumerate(image.devices):
+        options += ["--dev-bind", f"{STAGE}/d{index}", path]
     options += ["--bind", f"{STAGE}/shm", "/dev/shm"]  # noqa: S108
     options += ["--bind", f"{STAGE}/tmp", "/tmp"]  # noqa: S108
     if spec.output is not None:

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from typing import Any, Final
 
 from policies.errors import CannotRun
 from sandbox_runner import image as images
+from sandbox_runner.backends import gpus as graphics
 from sandbox_runner.backends import seccomp
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.backends.local import (
@@ -141,10 +143,12 @@ class GVisor(LocalBackend):
             )
         if spec.extra_fds:
             raise CannotRun("gVisor hands no descriptors on.", code="sandbox.isolation")
+        flags = self.gpu_flags(spec.limits.gpus)
         config = bundle(spec, image, mounts, uid)
         return Command(
             argv=(
                 *("runsc", f"--root={STAGE}/state", f"--platform={self.platform}", *FLAGS),
+                *flags,
                 *("run", f"--bundle={STAGE}/bundle", spec.id),
             ),
             plan={
@@ -156,6 +160,34 @@ class GVisor(LocalBackend):
                 "rlimits": {"RLIMIT_CORE": 1},
             },
         )
+
+    def gpu_flags(self, gpus: int) -> tuple[str, ...]:
+        """Return the flags for GPUs. Raises CannotRun where this runsc cannot speak to the driver.
+
+        It forwards the calls that it knows of the driver's own version, and no others.
+        """
+        if not gpus:
+            return ()
+        assert self._path is not None
+        if "nvproxy" not in _flags(self._path):
+            raise CannotRun(
+                "This runsc ({version}) has no nvproxy, and so no GPU: a newer one is needed, or "
+                "gpus = 0.",
+                field="resources.gpus",
+                code="sandbox.resources",
+                version=_version(self._path),
+            )
+        driver = graphics.find()
+        known = _drivers(self._path)
+        if known and driver.version not in known:
+            raise CannotRun(
+                "This runsc does not know the NVIDIA driver {driver}; it knows: {known}.",
+                field="resources.gpus",
+                code="sandbox.resources",
+                driver=driver.version,
+                known=", ".join(sorted(known)),
+            )
+        return ("--nvproxy", f"--nvproxy-driver-version={driver.version}")
 
     def terminator(self, pid: int) -> Callable[[], None]:
         """Return how to send SIGTERM to the program: runsc passes it on."""
@@ -228,7 +260,19 @@ def bundle(
             ],
             "uidMappings": _mappings(uid),
             "gidMappings": _mappings(uid),
-            "seccomp": seccomp.oci(),
+            "devices": [
+                {
+                    "path": path,
+                    "type": "c",
+                    "major": major,
+                    "minor": minor,
+                    "fileMode": 0o666,
+                    "uid": 0,
+                    "gid": 0,
+                }
+                for path, _, major, minor in image.devices
+            ],
+            "seccomp": seccomp.oci(gpus=spec.limits.gpus > 0),
         },
     }
 
@@ -256,6 +300,21 @@ def _version(program: str) -> str:
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     first = done.stdout.splitlines()[0] if done.stdout else ""
     return first.removeprefix("runsc version ").strip()
+
+
+@functools.cache
+def _flags(program: str) -> str:
+    done = subprocess.run([program, "flags"], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@functools.cache
+def _drivers(program: str) -> frozenset[str]:
+    """Return the driver versions that this runsc names, empty where it does not say."""
+    done = subprocess.run(
+        [program, "nvproxy", "list-supported-drivers"], capture_output=True, text=True, check=False
+    )
+    return frozenset(re.findall(r"^\d+(?:\.\d+)+$", done.stdout, re.MULTILINE))
 
 
 def _works(program: str, platform: str) -> bool:

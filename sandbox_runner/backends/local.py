@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from policies.errors import CannotRun, Invalid
 from sandbox_runner import image as images
-from sandbox_runner.backends import cgroups, trial
+from sandbox_runner.backends import cgroups, gpus, trial
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.lending import Loan
 from sandbox_runner.place import Claim, orphans, outer_uid
@@ -142,6 +142,10 @@ class LocalBackend(abc.ABC):
     def terminator(self, pid: int) -> Callable[[], None]:
         """Return how to send SIGTERM to the sandboxed program, given the backend's process."""
 
+    def gpu_flags(self, gpus: int) -> tuple[str, ...]:
+        """Return what the program is told so that it gives GPUs. Raises CannotRun if it cannot."""
+        return ()
+
     @property
     def auto(self) -> bool:
         """Return whether ``auto`` should take this one before a weaker one that is enough too."""
@@ -187,19 +191,17 @@ class LocalBackend(abc.ABC):
                 program=self.program,
                 advice=self.advice,
             )
-        if spec.limits.gpus:
-            raise CannotRun(
-                "This backend gives no GPU yet; ask for gpus = 0.",
-                field="resources.gpus",
-                code="sandbox.resources",
-            )
         check_mounts(spec)
         image = images.find(spec.image)
         claim = Claim(spec.id)
         group = cgroups.Group(spec.id, self._hierarchy)
         uid = outer_uid(spec.id) if self._root else None
         loan = Loan([mount.source for mount in spec.mounts if mount.writable], uid)
+        lent: gpus.Lent | None = None
         try:
+            if spec.limits.gpus:
+                lent = gpus.lend(spec.limits.gpus)
+                image = gpus.dress(image, lent)
             # Whatever a dead runner left under this name: a living one would hold the claim.
             group.remove()
             limits = spec.limits
@@ -211,10 +213,11 @@ class LocalBackend(abc.ABC):
                 )
             )
             loan.give()
-            return self._launch(spec, image, group, claim, loan, uid, piped=piped)
+            clean = functools.partial(_put_away, loan, lent)
+            return self._launch(spec, image, group, claim, clean, uid, piped=piped)
         except BaseException:
             group.remove()
-            loan.take_back()
+            _put_away(loan, lent)
             claim.release()
             raise
 
@@ -224,7 +227,7 @@ class LocalBackend(abc.ABC):
         image: images.Image,
         group: cgroups.Group,
         claim: Claim,
-        loan: Loan,
+        clean: Callable[[], None],
         uid: int | None,
         *,
         piped: bool,
@@ -278,7 +281,7 @@ class LocalBackend(abc.ABC):
                 claim=claim,
                 supervisor=supervisor,
                 terminate=self.terminator(words),
-                clean=loan.take_back,
+                clean=clean,
                 memory_now=_memory_watch(group, words),
                 began_by_progress="progress" in doors,
             )
@@ -325,6 +328,10 @@ class LocalBackend(abc.ABC):
             "binds": [
                 {"source": str(mount.source), "name": f"m{index}", "target": mount.target}
                 for index, mount in enumerate(mounts)
+            ]
+            + [
+                {"source": str(source), "name": f"d{index}", "target": path}
+                for index, (path, source, _, _) in enumerate(image.devices)
             ],
             "memory": [
                 {"name": name, "target": target, "bytes": size, "inodes": inodes, "exec": runs}
@@ -333,6 +340,14 @@ class LocalBackend(abc.ABC):
             "rlimits": rlimits,
             "env": {},
         }
+
+
+def _put_away(loan: Loan, lent: gpus.Lent | None) -> None:
+    try:
+        loan.take_back()
+    finally:
+        if lent is not None:
+            lent.release()
 
 
 def _pipe(ours: Descriptors, theirs: Descriptors) -> tuple[int, int]:

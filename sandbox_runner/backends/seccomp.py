@@ -63,7 +63,6 @@ IOCTLS: Final = {
     "FIOCLEX": 0x5451,
     "FIOASYNC": 0x5452,
 }
-TERMINAL_INPUT: Final = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C}
 
 # Names, dying with a parent, and questions. Not PR_SET_MM, PR_SET_SECCOMP, PR_SET_PTRACER,
 # PR_CAP_AMBIENT, nor speculation controls, which could only be loosened.
@@ -158,6 +157,27 @@ def only_values(values: Iterable[int], otherwise: int) -> list[Instruction]:
     return [*body, Instruction(RETURN, otherwise)]
 
 
+# The driver's own: type 'F' with sizes of every kind (nvidiactl, nvidia0), and plain small numbers
+# besides two large ones (nvidia-uvm). No terminal, file system or network has numbers like these.
+GPU_TYPE: Final = 0x4600
+GPU_TYPE_BITS: Final = 0xFF00
+UVM_BELOW: Final = 0x100
+UVM: Final = {"UVM_INITIALIZE": 0x30000001, "UVM_DEINITIALIZE": 0x30000002}
+
+
+def _gpu_ioctls() -> list[Instruction]:
+    """Allow the driver's ioctls; fall through with everything else still in the accumulator."""
+    allow = Instruction(RETURN, RET_ALLOW)
+    body = [Instruction(AT_LEAST, UVM_BELOW, 1, 0), allow]
+    for value in UVM.values():
+        body += [Instruction(EQUAL, value, 0, 1), allow]
+    # The type byte is 'F' when no bit of the others and each of its own is set.
+    own = [bit for bit in (1 << n for n in range(8, 16)) if GPU_TYPE & bit]
+    body.append(Instruction(ANY_BIT, GPU_TYPE_BITS & ~GPU_TYPE, len(own) + 1, 0))
+    body += [Instruction(ANY_BIT, bit, 0, len(own) - index) for index, bit in enumerate(own)]
+    return [*body, allow]
+
+
 def _examined(name: str, gpus: bool) -> list[Instruction]:
     """Return the instructions that decide one call by its arguments."""
     if name == "clone":
@@ -173,14 +193,11 @@ def _examined(name: str, gpus: bool) -> list[Instruction]:
         return [argument(0), *only_values([AF_UNIX], refuse(errno.EAFNOSUPPORT))]
     if name == "ioctl":
         if gpus:
-            # The driver speaks through ioctls with numbers of its own.
-            body: list[Instruction] = [argument(1)]
-            for value in TERMINAL_INPUT.values():
-                body += [
-                    Instruction(EQUAL, value, 0, 1),
-                    Instruction(RETURN, refuse(errno.EPERM)),
-                ]
-            return [*body, Instruction(RETURN, RET_ALLOW)]
+            return [
+                argument(1),
+                *_gpu_ioctls(),
+                *only_values(IOCTLS.values(), refuse(errno.ENOTTY)),
+            ]
         return [argument(1), *only_values(IOCTLS.values(), refuse(errno.ENOTTY))]
     if name == "fcntl":
         return [argument(1), *only_values(FCNTLS.values(), refuse(errno.EINVAL))]
@@ -259,7 +276,7 @@ def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
 NO_SUCH_CALL: Final = {"action": "SCMP_ACT_TRACE"}
 
 
-def oci(machine: str | None = None) -> dict[str, object]:
+def oci(machine: str | None = None, *, gpus: bool = False) -> dict[str, object]:
     """Return the same filter as gVisor reads it: ``linux.seccomp`` (runtime-spec, config-linux)."""
     machine = machine or platform.machine()
     known = syscalls.numbers(machine)
@@ -271,6 +288,15 @@ def oci(machine: str | None = None) -> dict[str, object]:
         rules += [
             {"names": [name], "action": "SCMP_ACT_ALLOW", "args": list(conditions)}
             for conditions in _arguments(name)
+        ]
+    if gpus:
+        rules += [
+            {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 1, **condition}]}
+            for condition in (
+                {"op": "SCMP_CMP_MASKED_EQ", "value": GPU_TYPE_BITS, "valueTwo": GPU_TYPE},
+                {"op": "SCMP_CMP_LT", "value": UVM_BELOW},
+                *({"op": "SCMP_CMP_EQ", "value": value} for value in UVM.values()),
+            )
         ]
     for _, code, names in syscalls.REFUSED.values():
         refused = {"names": [name for name in names.split() if name in known]}

@@ -20,7 +20,7 @@ from policies.errors import GloveboxError
 from sandbox_runner.backends.cgroups import Group, Hierarchy
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.place import UIDS, Claim, outer_uid
-from sandbox_runner.spec import KiB, Limits, MiB, SandboxResult, SandboxSpec
+from sandbox_runner.spec import GiB, KiB, Limits, MiB, SandboxResult, SandboxSpec
 
 if TYPE_CHECKING:
     from sandbox_runner.backends.interface import Backend
@@ -91,6 +91,14 @@ until = time.monotonic() + 0.6
 while time.monotonic() < until:
     pass
 time.sleep(600)
+"""
+
+
+# The driver's answer to being started, and how many GPUs it shows.
+GPU: Final = """
+import ctypes
+driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(-1)
+print(driver.cuInit(0), (driver.cuDeviceGetCount(ctypes.byref(count)), count.value)[1])
 """
 
 
@@ -168,7 +176,8 @@ def lines(backend: Backend, hierarchy: Hierarchy, *, root: bool, advice: str = "
         found.append(
             Line(meaning, "missing" if broken else "held", "", what_to_do if broken else "")
         )
-    return [*found, *_limits(backend, _controllers(hierarchy)), *_machine(root)]
+    limits = _limits(backend, _controllers(hierarchy))
+    return [*found, *limits, *_machine(root), _gpus(backend)]
 
 
 def _advice() -> str:
@@ -260,6 +269,20 @@ def _limits(backend: Backend, enforced: frozenset[str]) -> list[Line]:
     full = stubborn.log_bytes > LIMITS.log_bytes + KiB
     found.append(Line("its log is bounded", "missing" if full else "held"))
     return found
+
+
+def _gpus(backend: Backend) -> Line:
+    """Return the line about GPUs: one is asked for, and the driver inside says what it sees."""
+    name = "GPUs, each for one job alone"
+    try:
+        tried = _try(backend, GPU, gpus=1, memory_bytes=8 * GiB, processes=64, wall_seconds=30)
+    except GloveboxError as error:
+        return Line(name, "missing", str(error), "", required=False)
+    seen = tried.said.split("\n")[0]
+    alone = (tried.result.state, seen) == ("finished", "0 1")
+    detail = "one asked for, one seen" if alone else f"the driver inside answers {seen[:40]}"
+    advice = "" if alone else "look whether the same works outside: nvidia-smi"
+    return Line(name, "held" if alone else "missing", detail, advice, required=False)
 
 
 def _machine(root: bool) -> list[Line]:

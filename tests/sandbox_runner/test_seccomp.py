@@ -104,15 +104,35 @@ def test_a_clone_makes_no_namespace(flags: int, allowed: bool) -> None:
     assert (answer == ALLOW) == allowed
 
 
+TERMINAL_INPUT = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C}
+
+
 def test_typing_on_a_terminal_is_refused_with_and_without_gpus() -> None:
     number = syscalls.numbers("x86_64")["ioctl"]
     for gpus in (False, True):
         program = seccomp.build("x86_64", gpus=gpus)
-        for request in seccomp.TERMINAL_INPUT.values():
+        for request in TERMINAL_INPUT.values():
             # The kernel looks at 32 bits of the request.
             assert refused(verdict(program, number, 0, request))
             assert refused(verdict(program, number, 0, request | 1 << 32))
         assert verdict(program, number, 0, seccomp.IOCTLS["TCGETS"]) == ALLOW
+
+
+def test_a_gpu_opens_the_driver_s_own_requests_and_no_others() -> None:
+    number = syscalls.numbers("x86_64")["ioctl"]
+    with_gpu, without = (seccomp.build("x86_64", gpus=gpus) for gpus in (True, False))
+    # _IOWR('F', 0x2a, 32 bytes), the same of 4,096 bytes; UVM_CREATE_RANGE_GROUP, UVM_INITIALIZE
+    driver = (0xC020462A, 0xD000462A, 23, 0x30000001, 0x30000002)
+    # files (FS_IOC_SETFLAGS, FICLONE), networks (SIOCSIFFLAGS), loop devices, KVM, terminals and
+    # what is one bit away from the driver's
+    others = (0x40086602, 0x40049409, 0x8914, 0x4C00, 0xAE01, 0x5412, 0x30000003,
+              *(0xC020002A | (0x46 ^ 1 << bit) << 8 for bit in range(8)))  # fmt: skip
+
+    for request in driver:
+        assert verdict(with_gpu, number, 0, request) == ALLOW, hex(request)
+        assert refused(verdict(without, number, 0, request)), hex(request)
+    for request in others:
+        assert refused(verdict(with_gpu, number, 0, request)), hex(request)
 
 
 @pytest.mark.parametrize("option", [26, 27, 44, 50, 51, 52, 36, 46, 60])
