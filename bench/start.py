@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 from bench.ratios import Ratio, in_turns
 from policies.document import default_policy
@@ -83,6 +84,12 @@ def run(folder: Path) -> list[Ratio]:
         runs[f"{name} sandbox"] = lambda n=name: sealed(n)  # type: ignore[misc]
         runs[f"{name} job"] = lambda n=name: job(n)  # type: ignore[misc]
     measured = in_turns(runs, REPETITIONS)
+    for name in runs:
+        if name != "bare":
+            pairs = zip(measured[name], measured["bare"], strict=True)
+            more = [1000 * (mine - other) for mine, other in pairs]
+            print(f"  {name}: {median(more):.0f} ms more than bare "
+                  f"({min(more):.0f} to {max(more):.0f})")  # fmt: skip
     return [
         Ratio(f"{name} against bare", "s", "lower", name, measured[name], "bare", measured["bare"])
         for name in runs
