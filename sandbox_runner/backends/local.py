@@ -10,6 +10,7 @@ import abc
 import contextlib
 import functools
 import json
+import marshal
 import os
 import shutil
 import socket
@@ -249,7 +250,7 @@ class LocalBackend(abc.ABC):
                     "program": self._path,
                     "argv": list(command.argv),
                 }
-                plan_fd = theirs.memory("plan", json.dumps(plan).encode())
+                plan_fd = theirs.memory("plan", marshal.dumps(plan))
                 control, control_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 undo.callback(control.close)
                 with control_theirs:
@@ -388,11 +389,12 @@ def thread_counts(spec: SandboxSpec) -> dict[str, str]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the process ids whose parent is ``pid``."""
-    with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-        return [int(word) for word in text.split()]
-    return []
+    """Return the process ids whose parent is ``pid``, whichever of its threads started them."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in path.read_text(encoding="ascii").split()]
+    return found
 
 
 def tree_memory(pid: int) -> int:

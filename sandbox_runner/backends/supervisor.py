@@ -1,7 +1,7 @@
 """Prepare the mounts of one sandbox, give up all rights, start it, and die with the runner.
 
 Run as a program of its own with nothing but the standard library, because mounting, changing the
-user and forking are not safe inside a process with threads. It reads a plan (JSON) from one
+user and forking are not safe inside a process with threads. It reads a plan (marshal) from one
 descriptor and speaks with the runner over a socket: first ``started`` together with a descriptor
 of the output directory, at the end ``ended`` with the exit status and what was used. When the
 runner goes away the socket closes, and the sandbox ends with it.
@@ -10,18 +10,18 @@ As root it works in a mount namespace of its own and then becomes a user without
 root it first makes a user namespace, which gives it the right to mount and nothing else.
 """
 
-# Paths are plain strings here: importing pathlib would double the start time of every sandbox.
+# Every sandbox waits for what is imported here: pathlib, json, signal and socket (with enum and
+# collections) would double its own start, so paths are plain strings and words are put together.
 # ruff: noqa: PTH101, PTH102, PTH103, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 
+import _socket
 import ctypes
-import json
+import marshal
 import os
 import resource
 import select
-import signal
-import socket
 import stat
 import sys
 
@@ -64,6 +64,13 @@ NEEDED_APART = {
     18: "SYS_CHROOT: leave the host's files behind",
     19: "SYS_PTRACE: stop a program at each system call",
 }
+
+# signal(7) and asm-generic/unistd.h: the same numbers on x86_64 and aarch64.
+SIGKILL = 9
+SIGPIPE = 13
+SIGXFSZ = 25
+SIG_DFL = None
+PIDFD_SEND_SIGNAL = 424
 
 # Every Linux has this directory, and covering it changes only this process's own view.
 STAGE = "/tmp"  # noqa: S108
@@ -227,11 +234,11 @@ def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
             resource.setrlimit(getattr(resource, name), (value, value))
         if root and not apart:
             give_up_rights(plan, {})
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         if os.getppid() not in (parent, 0 if apart else parent):
             os._exit(125)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in (SIGPIPE, SIGXFSZ):
+            libc.signal(number, SIG_DFL)
         # Nothing of the supervisor's own: with its socket a program could forge its own end.
         kept = sorted({0, 1, 2, *plan["keep"]})
         for low, high in zip(kept, [*kept[1:], 1 << 16], strict=True):
@@ -244,7 +251,7 @@ def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
     os._exit(125)
 
 
-def watch(pid: int, control: socket.socket) -> None:
+def watch(pid: int, control: _socket.socket) -> None:
     """Wait for the sandbox, or end it when the runner says so or is gone."""
     process = os.pidfd_open(pid)
     poll = select.poll()
@@ -257,7 +264,7 @@ def watch(pid: int, control: socket.socket) -> None:
         if control.fileno() in ready:
             # Any word of the runner, and its silence, mean the same. Each is read: closing the
             # socket with words unread would take our own last word with it.
-            signal.pidfd_send_signal(process, signal.SIGKILL)
+            libc.syscall(PIDFD_SEND_SIGNAL, process, SIGKILL, None, 0)
             if not control.recv(64):
                 poll.unregister(control)
     _, status = os.waitpid(pid, 0)
@@ -269,23 +276,22 @@ def watch(pid: int, control: socket.socket) -> None:
     except ChildProcessError:
         pass
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = {
-        "ended": os.waitstatus_to_exitcode(status),
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_bytes": used.ru_maxrss * 1024,
-    }
+    ended = (
+        f'{{"ended": {os.waitstatus_to_exitcode(status)}, '
+        f'"cpu_seconds": {used.ru_utime + used.ru_stime}, "peak_bytes": {used.ru_maxrss * 1024}}}'
+    )
     try:
-        control.send(json.dumps(ended).encode())
+        control.send(ended.encode())
     except OSError:
         return
 
 
 def main(plan_fd: int, control_fd: int) -> int:
     """Carry out the plan. Exit code 0 whatever became of the sandbox, 1 if it never started."""
-    control = socket.socket(fileno=control_fd)
-    control.set_inheritable(False)
-    with os.fdopen(plan_fd) as file:
-        plan = json.load(file)
+    control = _socket.socket(fileno=control_fd)
+    os.set_inheritable(control_fd, False)
+    with os.fdopen(plan_fd, "rb") as file:
+        plan = marshal.load(file)  # noqa: S302 - out of our runner's memory
     root = plan["uid"] is not None
     try:
         if root:
@@ -299,7 +305,8 @@ def main(plan_fd: int, control_fd: int) -> int:
             # Ending a program of another user is all that is left to do.
             give_up_rights(plan, {5: NEEDED_APART[5]} if plan.get("apart") else {})
     except OSError as error:
-        control.send(json.dumps({"failed": error.strerror or "error"}).encode())
+        why = "".join(c for c in error.strerror or "error" if c.isprintable() and c not in '"\\\\')
+        control.send(f'{{"failed": "{why}"}}'.encode())
         return 1
     # The sandbox holds these now; while the supervisor does too, the runner sees no end of file.
     null = os.open(os.devnull, os.O_RDWR)
@@ -307,8 +314,12 @@ def main(plan_fd: int, control_fd: int) -> int:
         os.dup2(null, descriptor)
     for descriptor in (*plan["keep"], null):
         os.close(descriptor)
-    words = {"started": pid, "doors": list(doors)}
-    socket.send_fds(control, [json.dumps(words).encode()], list(doors.values()))
+    names = ", ".join(f'"{name}"' for name in doors)
+    words = f'{{"started": {pid}, "doors": [{names}]}}'
+    handed = b"".join(number.to_bytes(4, sys.byteorder) for number in doors.values())
+    control.sendmsg(
+        [words.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, handed)] if handed else []
+    )
     for descriptor in doors.values():
         os.close(descriptor)
     watch(pid, control)

@@ -256,6 +256,13 @@ assert full.reason == "output-limit", full
 grown = run("import os, time\\nx = b'x' * (60 << 20)\\nif os.fork(): os.fork()\\n"
             "x = b'y' * (60 << 20)\\ntime.sleep(10)", memory_bytes=128 * MiB)
 assert grown.reason == "memory", grown
+# A thread's children are the process's own, and so is what they hold.
+hold = "import time; x = b'x' * (60 << 20); time.sleep(10)"
+hidden = run("import subprocess, sys, threading, time\\n"
+             f"hold = [sys.executable, '-c', {hold!r}]\\n"
+             "for _ in range(3): threading.Thread(target=subprocess.run, args=(hold,)).start()\\n"
+             "time.sleep(10)", memory_bytes=128 * MiB)
+assert hidden.reason == "memory", hidden
 print("rootless worked")
 """
 
