@@ -16,6 +16,7 @@ import pytest
 import sandbox_runner.cli as cli
 from policies.errors import Invalid
 from sandbox_runner import scratch
+from sandbox_runner.backends import choice
 from sandbox_runner.rehearse import MARK
 from tests.sandbox_runner.conftest import MANIFEST
 
@@ -215,3 +216,27 @@ def test_a_link_or_a_strangers_folder_is_no_scratch_of_ours(
 
     assert scratch.sweep() == 0
     assert (valuable / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("backend", "lacks"),
+    [("auto", {"gvisor", "bubblewrap"}), ("bubblewrap", {"bubblewrap"}), ("gvisor", {"gvisor"})],
+)
+def test_a_machine_that_lacks_a_required_line_is_exit_code_3(
+    backend: str, lacks: set[str], submission: Submit, dataset: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    line = "processes and threads are bounded"
+    monkeypatch.setattr(choice, "missing", lambda name: (line,) if name in lacks else ())
+
+    code = call(
+        *("sandbox", "run", submission(TRAIN), "--data", f"mini={dataset}"),
+        *("--output", tmp_path / "out", "--backend", backend, "--json"),
+    )
+
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert code == 3
+    assert (document["state"], document["reason"]) == ("refused", "isolation")
+    assert line in document["detail"] and "doctor" in document["detail"]
+    assert not (tmp_path / "out").exists()
