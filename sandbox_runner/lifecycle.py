@@ -21,6 +21,7 @@ from typing import Any, Final
 from policies.document import Policy
 from policies.errors import CannotRun, Conflict, Invalid
 from policies.submission import Manifest, Resources
+from sandbox_runner import scratch
 from sandbox_runner import stage as stages
 from sandbox_runner.backends import BACKENDS, choose
 from sandbox_runner.backends.choice import backend
@@ -84,6 +85,8 @@ def run_job(
     with _alone(workdir):
         done = read_outcome(workdir)
         if done is not None:
+            # The runner before us may have been killed while it cleared.
+            _clear(workdir)
             return done
         outcome = _run(spec, policy, workdir, progress, cancel)
         _write(workdir / OUTCOME, outcome.as_mapping())
@@ -245,7 +248,7 @@ def sweep(workdirs: Path | None = None) -> int:
     ``workdirs`` holds one directory a job. Called at start, and at any time: what belongs to a
     living runner is not touched. Returns how many things were removed.
     """
-    removed = 0
+    removed = scratch.sweep()
     for name in BACKENDS:
         removed += backend(name).sweep()
     for workdir in sorted(workdirs.iterdir()) if workdirs is not None and workdirs.is_dir() else ():
@@ -347,7 +350,8 @@ def _clear(workdir: Path) -> None:
                 stages.unstage(staged)
     for name in (CODE, DATA, RAW, f"{CODE}.partial", f"{RAW}.partial"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    (workdir / TRAINED).unlink(missing_ok=True)
+    for name in (TRAINED, f"{TRAINED}.partial", f"{OUTCOME}.partial"):
+        (workdir / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from django.utils import timezone
 from policies.errors import Conflict
 from portal.access.models import Grant
 from portal.access.queries import usable
-from portal.jobs import actions, admission, engine, staging
+from portal.jobs import actions, admission, engine, staging, workdir
 from portal.jobs.models import Job, StagedUse
 from portal.jobs.transitions import LIVE
 from portal.leases import free
@@ -45,6 +45,7 @@ def sweep() -> None:
     """Remove what killed workers left on this machine: sandboxes, staged copies, half files."""
     lifecycle.sweep()
     staging.sweep(admission.this_node())
+    workdir.sweep()
 
 
 def lapsed() -> list[Job]:

@@ -16,6 +16,7 @@ from policies.document import Policy
 from portal import workplace
 from portal.jobs import storage
 from portal.jobs.models import Artefact, Job
+from portal.jobs.transitions import LIVE
 
 SCAN_SECONDS = 60
 SCAN_MEMORY = 1 << 30
@@ -46,6 +47,21 @@ def remove(job: Job) -> None:
     for path in workplace.root().glob(f"job-{job.pk}-*"):
         _make_writable(path)
         workplace.remove(path.name)
+
+
+def sweep() -> int:
+    """Remove what lies here of jobs that have ended; return how many folders that were.
+
+    Whoever ends a job removes them; a worker that was killed in between does not.
+    """
+    removed = 0
+    for path in workplace.root().glob("job-*"):
+        number = path.name.split("-")[1]
+        if number.isdigit() and not Job.objects.filter(pk=number, state__in=LIVE).exists():
+            _make_writable(path)
+            workplace.remove(path.name)
+            removed += 1
+    return removed
 
 
 def _make_writable(path: Path) -> None:

@@ -12,20 +12,20 @@ https://gvisor.dev/docs/user_guide/install/ have systrap.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from policies.errors import CannotRun
 from sandbox_runner import image as images
+from sandbox_runner import scratch
 from sandbox_runner.backends import gpus as graphics
 from sandbox_runner.backends import seccomp
 from sandbox_runner.backends.interface import Line
@@ -44,6 +44,7 @@ from sandbox_runner.spec import MiB, Mount, SandboxSpec
 #: Fastest first.
 PLATFORMS: Final = ("systrap", "kvm", "ptrace")
 TRY_SECONDS: Final = 3
+PR_SET_PDEATHSIG: Final = 1
 DOORS: Final = "/opt/doors"
 PROGRESS_FD: Final = 9
 
@@ -321,8 +322,7 @@ def _works(program: str, platform: str) -> bool:
     """Return whether a trivial program runs under a platform."""
     if platform == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    folder = Path(tempfile.mkdtemp(prefix="glovebox-gvisor-"))
-    try:
+    with scratch.folder() as folder:
         shell = Path("/bin/sh").resolve()
         config = {
             "ociVersion": "1.0.2",
@@ -334,18 +334,21 @@ def _works(program: str, platform: str) -> bool:
                       "uidMappings": _mappings(FIRST_UID), "gidMappings": _mappings(FIRST_UID)},
         }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        done = subprocess.run(
-            [program, f"--root={folder}/state", f"--platform={platform}", "--network=none",
-             "--ignore-cgroups", "run", f"--bundle={folder}", f"try-{platform}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=TRY_SECONDS, check=False, start_new_session=True,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        subprocess.run(
-            [program, f"--root={folder}/state", "delete", "--force", f"try-{platform}"],
-            capture_output=True, check=False, timeout=TRY_SECONDS,
-        )  # fmt: skip
-        return False
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            # A platform that does not work may hang. In a namespace of its own nothing of the trial
+            # outlives its first process, nor that one us, however we end.
+            done = subprocess.run(
+                ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+                 program, f"--root={folder}/state", f"--platform={platform}", "--network=none",
+                 "--ignore-cgroups", "run", f"--bundle={folder}", f"try-{platform}"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                timeout=TRY_SECONDS, check=False, start_new_session=True,
+                preexec_fn=_die_with_us,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return False
     return done.returncode == 7
+
+
+def _die_with_us() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,128 @@
+"""What a job starts on this machine while it lives, and what of it is still there afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sandbox_runner import place
+
+NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def children(pid: int) -> Iterator[int]:
+    """Yield every descendant of a process."""
+    waiting = [pid]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{waiting.pop()}/task").iterdir():
+                found = [int(word) for word in (thread / "children").read_text().split()]
+                yield from found
+                waiting += found
+
+
+def _born(pid: int) -> str | None:
+    """Return when a living process began, None for one that is gone or waits for its burial."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    return None
+
+
+def _now() -> int:
+    """Return the present as the kernel notes a process's birth: ticks since the machine began."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def _namespaces(pid: int | str) -> set[str]:
+    found = set()
+    for name in NAMESPACES:
+        with contextlib.suppress(OSError):
+            found.add(str(Path(f"/proc/{pid}/ns/{name}").readlink()))
+    return found
+
+
+def _groups(pid: int) -> set[str]:
+    """Return the names of the sandboxes whose control groups a process is in."""
+    with contextlib.suppress(OSError):
+        rows = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        return {row.rpartition("/glovebox/")[2] for row in rows if "/glovebox/" in row}
+    return set()
+
+
+class Trail:
+    """Follows a process and all its descendants, a hundred times a second, until it is told to end.
+
+    Afterwards :meth:`left` counts what of them the machine still holds.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ours = _namespaces("self")
+        self.processes: set[tuple[int, str]] = set()
+        self.namespaces: set[str] = set()
+        self.groups: set[str] = set()
+        self._last = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._end.is_set():
+            self.look()
+            self._end.wait(0.01)
+
+    def look(self) -> None:
+        """Note who lives now."""
+        for pid in (self._pid, *children(self._pid)):
+            born = _born(pid)
+            if born is not None:
+                self.processes.add((pid, born))
+                self.namespaces |= _namespaces(pid) - self._ours
+                self.groups |= _groups(pid)
+
+    def end(self) -> None:
+        """Follow no longer."""
+        self._end.set()
+        self._thread.join()
+        self._last = _now()
+
+    def living(self) -> list[int]:
+        """Return the processes that live now, but for the one that was followed."""
+        return [pid for pid, born in tuple(self.processes)
+                if pid != self._pid and _born(pid) == born]  # fmt: skip
+
+    def alive(self) -> int:
+        """Count those processes that live still."""
+        return sum(_born(pid) == born for pid, born in self.processes)
+
+    def wait(self, seconds: float) -> float:
+        """Wait until none of them lives; return how long that took."""
+        began = time.monotonic()
+        while self.alive() and time.monotonic() - began < seconds:
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def left(self, *names: str) -> dict[str, int]:
+        """Count what is left; ``names`` are of sandboxes, or parts of what was mounted."""
+        names = (*names, *self.groups)
+        held: set[str] = set()
+        for entry in Path("/proc").iterdir():
+            # Numbers of namespaces are used again: who was born later holds another of that number.
+            if entry.name.isdigit() and int(_born(int(entry.name)) or self._last) < self._last:
+                held |= _namespaces(entry.name) & self.namespaces
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        groups = [path for path in CGROUPS.glob("**/glovebox/*") if path.is_dir()]
+        locks = [path.stem for path in place.directory().glob("*.lock")]
+        return {
+            "processes": self.alive(),
+            "namespaces": len(held),
+            "mounts": sum(any(name in row for name in names) for row in mounts),
+            "cgroups": sum(path.name in names for path in groups),
+            "locks": sum(name in names for name in locks),
+        }
