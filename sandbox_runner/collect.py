@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +20,19 @@ PARTIAL: Final = ".partial"
 
 
 def collect(
-    output: Path, target: Path, manifest: Manifest, policy: Policy
+    output: Path,
+    target: Path,
+    manifest: Manifest,
+    policy: Policy,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[Artefact, ...], tuple[Rejected, ...]]:
     """Copy a job's declared files from ``output`` into ``target``; return what was and was not.
 
     Only after every process of the job has ended. Nothing of ``output`` is followed, and nothing
     but content is taken: no times, modes, owners or attributes. A declared name that the job did
     not leave is removed from ``target``, so that it holds this job's artefacts only. May be
-    called again.
+    called again. ``check`` is called between pieces of a file, and ends it all by raising.
     """
     limits = {
         "weights": policy.release.weights_bytes,
@@ -49,7 +55,7 @@ def collect(
         for name, kind in names.items():
             (target / name).unlink(missing_ok=True)
             try:
-                artefact = _take(top, name, target, limits[kind])
+                artefact = _take(top, name, target, limits[kind], check)
             except NotRegular as error:
                 if not any(each.path == name for each in rejected):
                     rejected.append(Rejected(name, str(error)))
@@ -67,7 +73,7 @@ def collect(
     return tuple(artefacts), tuple(rejected)
 
 
-def _take(top: int, name: str, target: Path, limit: int) -> Artefact:
+def _take(top: int, name: str, target: Path, limit: int, check: Callable[[], None]) -> Artefact:
     source = open_plain(top, name)
     try:
         length = os.fstat(source).st_size
@@ -77,7 +83,7 @@ def _take(top: int, name: str, target: Path, limit: int) -> Artefact:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Renamed when whole: a killed collection leaves no half of an artefact under its name.
         partial = place.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
-        written, digest = copy_hashed(source, partial, limit)
+        written, digest = copy_hashed(source, partial, limit, check=check)
         partial.rename(place)
     finally:
         os.close(source)

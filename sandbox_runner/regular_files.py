@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -137,7 +137,14 @@ def open_plain(top: int, path: str) -> int:
         os.close(directory)
 
 
-def copy_hashed(source: int, target: Path, limit: int, *, mode: int = 0o600) -> tuple[int, str]:
+def copy_hashed(
+    source: int,
+    target: Path,
+    limit: int,
+    *,
+    mode: int = 0o600,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[int, str]:
     """Copy an open file into a new file while hashing; return its bytes and SHA-256.
 
     Only the content travels: no times, modes or attributes. The target must not exist; nothing
@@ -150,6 +157,7 @@ def copy_hashed(source: int, target: Path, limit: int, *, mode: int = 0o600) -> 
     try:
         with os.fdopen(descriptor, "wb") as copy:
             while data := os.read(source, CHUNK):
+                check()
                 written += len(data)
                 if written > limit:
                     raise NotRegular(f"larger than the {limit} bytes that are left")

@@ -33,6 +33,9 @@ TICK: Final = 0.2  # seconds between looks at time and disk
 READ: Final = 1 << 16
 #: How long the kernel may take to end a killed tree before the runner goes on without it.
 DEATH_SECONDS: Final = 10
+#: Who asked for the end waits no longer than this for the program to save something; with looking,
+#: killing and burying it is gone within 5 seconds.
+CANCEL_SECONDS: Final = 2.0
 
 
 @dataclass
@@ -235,7 +238,10 @@ class Running:
                 self._look()
                 if self._ending.stopped_for is not None:
                     if kill_at is None:
-                        kill_at = now + spec.limits.grace_seconds
+                        grace = spec.limits.grace_seconds
+                        if self._ending.stopped_for == "cancelled":
+                            grace = min(grace, CANCEL_SECONDS)
+                        kill_at = now + grace
                         if self._ending.stopped_for in ("output-limit", "memory"):
                             kill_at = now
                         else:

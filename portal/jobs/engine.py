@@ -16,6 +16,7 @@ from portal.access.queries import usable
 from portal.jobs import admission, examination, staging, steps, workdir
 from portal.jobs.models import Job, JobStep, Node
 from portal.jobs.transitions import LIVE, begin, move, set_waiting
+from portal.jobs.watch import Stopped
 from portal.leases import Lease, LeaseLost
 from portal.tasking import TryAgain, hint
 
@@ -108,6 +109,9 @@ def _do(job: Job, lease: Lease, node: Node) -> bool:
     before = job.state
     try:
         STEPS[before](job, lease, node)
+    except Stopped as stopped:
+        move(job, "stop", lease=lease, reason=stopped.reason)
+        return True
     except TryAgain:
         _put_off(job, opened, lease, counts=False)
         raise

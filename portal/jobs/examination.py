@@ -15,7 +15,7 @@ from portal.jobs import admission, ledger, staging, storage, workdir
 from portal.jobs.models import Artefact, Finding, Inspection, Job, Node
 from portal.jobs.transitions import move
 from portal.jobs.watch import Watch
-from portal.leases import Lease, LeaseLost
+from portal.leases import Lease
 from portal.workplace import temporary
 from sandbox_runner.inspection import Report
 from sandbox_runner.inspection import inspect as examine
@@ -31,7 +31,8 @@ def inspect(job: Job, lease: Lease, node: Node) -> None:
     """Examine a job's artefacts, on the sealed split too; the job then is finished."""
     policy = admission.machine_policy(job.version.dataset)
     try:
-        data = staging.use(job, node, sealed=True, lease=lease)
+        with Watch(job, lease) as watch:
+            data = staging.use(job, node, sealed=True, lease=lease, cancel=watch.cancel)
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
         return
@@ -59,9 +60,9 @@ def _examine(job: Job, lease: Lease, policy: Policy, data: Path, folder: Path) -
             policy=policy,
             workdir=inside,
             minimum_isolation=policy.isolation.minimum,
+            cancel=watch.cancel,
         )
-    if watch.reason == "lost":
-        raise LeaseLost("the lease has passed to another worker")
+    watch.check()
     if {each.path: each.sha256 for each in artefacts} != dict(report.digests):
         raise DataFault("what was inspected is not what was collected")
     return report

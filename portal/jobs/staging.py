@@ -7,7 +7,9 @@ lease next makes it anew or removes it.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from django.db import transaction
 
@@ -18,6 +20,8 @@ from portal.jobs.models import Job, Node, StagedCopy, StagedUse
 from portal.jobs.transitions import LIVE
 from portal.leases import Lease
 from portal.tasking import TryAgain
+from sandbox_runner import cancelling
+from sandbox_runner.spec import ManifestEntry
 from sandbox_runner.stage import DataFault, stage, staged, unstage
 
 LEASE_SECONDS = 60
@@ -34,12 +38,15 @@ def _directory(copy: StagedCopy) -> Path:
     return _folder(copy) / copy.version.dataset.slug
 
 
-def use(job: Job, node: Node, *, sealed: bool, lease: Lease) -> Path:
+def use(
+    job: Job, node: Node, *, sealed: bool, lease: Lease, cancel: threading.Event | None = None
+) -> Path:
     """Return the staged directory of the job's version, made if it is not there.
 
     The job is counted as a user from before the copy is made until :func:`leave`. ``sealed``
     adds the sealed split: for inspection, never for training. Raises TryAgain while another
-    worker makes the same copy, and whatever ``stage`` raises for damaged data.
+    worker makes the same copy, Cancelled when ``cancel`` is set meanwhile, and whatever ``stage``
+    raises for damaged data.
     """
     with transaction.atomic():
         lease.check()
@@ -60,7 +67,13 @@ def use(job: Job, node: Node, *, sealed: bool, lease: Lease) -> Path:
         _clear(copy)
         folder = _folder(copy)
         folder.mkdir(mode=0o700, parents=True)
-        stage(dataset_manifest(job.version), Contents(job.version).open, target, sealed=sealed)
+        contents = Contents(job.version)
+
+        def opened(entry: ManifestEntry) -> BinaryIO:
+            cancelling.check(cancel)
+            return cancelling.stream(contents.open(entry), cancel)
+
+        stage(dataset_manifest(job.version), opened, target, sealed=sealed)
         with transaction.atomic():
             mine.check()
             StagedCopy.objects.filter(pk=copy.pk).update(ready=True)

@@ -22,10 +22,10 @@ from portal.jobs.models import Artefact, Job, LedgerEntry, Node
 from portal.jobs.progress import Curves
 from portal.jobs.transitions import move
 from portal.jobs.watch import Watch
-from portal.leases import Lease, LeaseLost
+from portal.leases import Lease
 from portal.tasking import TryAgain
 from portal.workplace import mark, temporary
-from sandbox_runner import lifecycle
+from sandbox_runner import cancelling, lifecycle
 from sandbox_runner.collect import collect as take_out
 from sandbox_runner.spec import JobSpec, SandboxResult
 from sandbox_runner.stage import DataFault
@@ -77,7 +77,8 @@ def queue(job: Job, lease: Lease, node: Node) -> None:
 def stage(job: Job, lease: Lease, node: Node) -> None:
     """Stage the version without its sealed split."""
     try:
-        staging.use(job, node, sealed=False, lease=lease)
+        with Watch(job, lease) as watch:
+            staging.use(job, node, sealed=False, lease=lease, cancel=watch.cancel)
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
         return
@@ -114,10 +115,13 @@ def run(job: Job, lease: Lease, node: Node) -> None:
     job.refresh_from_db()
     folder = workdir.of_run(job)
     try:
-        data = staging.use(job, node, sealed=False, lease=lease)
-        code = workdir.unpack(job, policy, folder)
-        spec = _spec(job, code, folder / "artefacts", data, policy)
-        lifecycle.prepare(spec, policy, folder)
+        with Watch(job, lease) as watch:
+            # Staged already as a rule; where it is not, that takes long.
+            data = staging.use(job, node, sealed=False, lease=lease, cancel=watch.cancel)
+            code = workdir.unpack(job, policy, folder)
+            spec = _spec(job, code, folder / "artefacts", data, policy)
+            lifecycle.prepare(spec, policy, folder)
+        watch.check()
         shutil.rmtree(code)  # prepare has made its own copy
         result, reason = _train(job, lease, spec, policy, folder)
     except staging.DATA_FAULTS:
@@ -149,7 +153,7 @@ def _train(
     with Watch(job, lease, each=curves.flush) as watch:
         result = lifecycle.train(spec, policy, folder, progress=curves.take, cancel=watch.cancel)
     if watch.reason == "lost":
-        raise LeaseLost("the lease has passed to another worker")
+        watch.check()
     curves.flush()
     if result.state == "stopped" and result.reason == "cancelled":
         return result, watch.reason or "evicted"
@@ -205,25 +209,27 @@ def collect(job: Job, lease: Lease, node: Node) -> None:
         move(job, "stop", lease=lease, reason="node-lost")
         return
     target = folder / "artefacts"
-    found, rejected = take_out(raw, target, manifest, policy)
     kinds = manifest.outputs.names
     rows = []
-    for each in found:
-        with (target / each.path).open("rb") as stream:
-            kept = storage.keep(stream, context=storage.artefact_context(job.pk))
-        if kept.sha256 != each.sha256:
-            raise DataFault("an artefact changed while it was stored")
-        rows.append(
-            Artefact(
-                job=job,
-                path=each.path,
-                kind=kinds[each.path],
-                bytes=kept.bytes,
-                sha256=kept.sha256,
-                object_name=kept.object_name,
-                wrapped_key=kept.wrapped_key,
+    with Watch(job, lease) as watch:
+        found, rejected = take_out(raw, target, manifest, policy, check=watch.check)
+        for each in found:
+            with cancelling.opened(target / each.path, watch.cancel) as stream:
+                kept = storage.keep(stream, context=storage.artefact_context(job.pk))
+            if kept.sha256 != each.sha256:
+                raise DataFault("an artefact changed while it was stored")
+            rows.append(
+                Artefact(
+                    job=job,
+                    path=each.path,
+                    kind=kinds[each.path],
+                    bytes=kept.bytes,
+                    sha256=kept.sha256,
+                    object_name=kept.object_name,
+                    wrapped_key=kept.wrapped_key,
+                )
             )
-        )
+    watch.check()
     with transaction.atomic():
         lease.check()
         Artefact.objects.filter(job=job).delete()

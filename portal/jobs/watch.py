@@ -10,21 +10,32 @@ from types import TracebackType
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
+from policies.errors import GloveboxError
 from portal.access.models import Grant
 from portal.access.queries import usable
 from portal.jobs.models import Job
-from portal.leases import Lease
+from portal.leases import Lease, LeaseLost
+from sandbox_runner.cancelling import Cancelled
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 # A runner that could not see its lease for this long ends its sandbox: the lease (60 s) may pass
 # to somebody else soon, and two must never run at once.
 BLIND_SECONDS = 25.0
+
+
+class Stopped(GloveboxError):
+    """The job must end now; ``reason`` is the word that its row will say."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Watch:
     """A thread that sets ``cancel`` when a job must end; ``reason`` then says why.
 
     ``each`` is called at every look, for what else has to be written while the sandbox runs.
+    Work under it that is broken off with ``Cancelled`` ends as Stopped or LeaseLost.
     """
 
     def __init__(self, job: Job, lease: Lease, *, each: Callable[[], object] | None = None) -> None:
@@ -46,6 +57,16 @@ class Watch:
     ) -> None:
         self._done.set()
         self._thread.join()
+        if isinstance(error, Cancelled):
+            # Work that was broken off for us: why is known here.
+            self.check()
+
+    def check(self) -> None:
+        """Raise Stopped or LeaseLost where the job must end."""
+        if self.reason == "lost":
+            raise LeaseLost("the lease has passed to another worker")
+        if self.reason:
+            raise Stopped(self.reason)
 
     def _stop(self, reason: str) -> None:
         self.reason = self.reason or reason

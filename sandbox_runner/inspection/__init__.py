@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def inspect(
     backend: str = "auto",
     minimum_isolation: str | None = None,
     progress: Callable[[str, float], None] | None = None,
+    cancel: threading.Event | None = None,
 ) -> Report:
     """Return the report on the files that a job left in ``artefacts``.
 
@@ -31,8 +33,9 @@ def inspect(
     receives working files, which hold data; the caller removes it. ``progress`` is told the step
     and its share done. ``minimum_isolation`` defaults to the policy's.
 
-    Raises CannotRun where this machine cannot seal what has to be sealed. Everything that the
-    files or the network do becomes a finding. May be called again with the same ``workdir``.
+    Raises Cancelled soon after ``cancel`` is set, and CannotRun where this machine cannot seal what
+    has to be sealed. Everything that the files or the network do becomes a finding. May be called
+    again with the same ``workdir``.
     """
     # The worker inside the sandbox imports this package for its readers, and needs no sandbox.
     from sandbox_runner.inspection.gate import Gate
@@ -47,4 +50,5 @@ def inspect(
         backend=backend,
         minimum_isolation=minimum_isolation or policy.isolation.minimum,
         progress=progress,
+        cancel=cancel,
     ).inspect()

@@ -7,6 +7,7 @@ that blocks or asks for review, never a silent pass.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from policies.release import (
     check_tensors,
 )
 from policies.submission import Manifest
+from sandbox_runner import cancelling
 from sandbox_runner.backends import choose
 from sandbox_runner.inspection import evaluation, influence, inputs, workroom
 from sandbox_runner.inspection.report import Report
@@ -64,17 +66,26 @@ class Gate:
         backend: str,
         minimum_isolation: str,
         progress: Callable[[str, float], None] | None,
+        cancel: threading.Event | None = None,
     ) -> None:
         self.given, self.artefacts = artefacts, artefacts
         self.submission, self.manifest = submission, manifest
         self.datasets: Mapping[str, Path] = dict(datasets)
         self.policy, self.workdir = policy, workdir
         self.backend = choose(backend, minimum_isolation)
-        self.progress = progress or (lambda _step, _share: None)
+        if cancel is not None:
+            self.backend = cancelling.CancellableBackend(self.backend, cancel)
+        self._cancel, self._progress = cancel, progress
         self.findings: list[Finding] = []
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
         self.settings = evaluation.read_settings(manifest)
+
+    def progress(self, step: str, share: float) -> None:
+        """Say how far it is; raise Cancelled where somebody asked for the end."""
+        cancelling.check(self._cancel)
+        if self._progress is not None:
+            self._progress(step, share)
 
     def inspect(self) -> Report:
         """Do every step and return the report."""
