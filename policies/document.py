@@ -51,10 +51,22 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """How jobs share a machine (policies/queue.py); shares are of its scarcest resource."""
+
+    organisation_share: Annotated[float, Lower(0.01, 1.0)]
+    person_share: Annotated[float, Lower(0.01, 1.0)]
+    longest_wait: Annotated[int, Lower(0, 366 * 86400), SECONDS]
+    margin: Annotated[int, Lower(0, 86400), SECONDS]
+    remember: Annotated[int, Lower(0, 366 * 86400), SECONDS]
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentPolicy:
     """What the owner of the machine sets; no dataset touches it."""
 
     tick_seconds: Annotated[int, Lower(1, 86400)]
+    queue: QueuePolicy
     images: Mapping[str, Image]
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from policies.access import check_can_get, check_grant_covers
 from policies.document import Policy
 from policies.errors import Conflict, Denied, Invalid, _
+from policies.queue import PRIORITIES
 from policies.submission import Manifest, parse_manifest
 from policies.workflow import ADMINISTRATOR, APPLICANT, JOB, STEWARD, SYSTEM
 from portal import blobs
@@ -182,6 +183,42 @@ def cancel(*, by: Person, job: Job) -> Job:
         actor, action = _actor(job, by)
         reason = "cancelled" if actor == APPLICANT else "evicted"
         return request_stop(job, reason=reason, actor=actor, by=by, action=action)
+
+
+def may_prioritise(job: Job, by: Person) -> tuple[int, ...]:
+    """Return the priorities that a person may give a job; empty where it is not theirs to say.
+
+    Who handed it in may let others go first; only an administrator puts it before others.
+    """
+    if "administrator" in roles_of(by):
+        return tuple(PRIORITIES)
+    if by.pk in (job.submission.submitter_id, job.grant.holder_id):
+        return tuple(number for number in PRIORITIES if number <= 0)
+    return ()
+
+
+def prioritise(*, by: Person, job: Job, priority: int) -> Job:
+    """Let a job that waits go before or behind others.
+
+    Raises Denied (recorded) for whoever may not say so, Conflict where it has begun.
+    """
+    with refusals_recorded("job.prioritise", by=by, about=job):
+        if priority not in may_prioritise(job, by):
+            raise Denied(
+                _(
+                    "Who handed a job in may let others go first; an administrator may put it "
+                    "before them."
+                ),
+                code="job.priority",
+            )
+    with transaction.atomic():
+        rows = Job.objects.filter(pk=job.pk, state__in=("submitted", "checked", "queued"))
+        if rows.update(priority=priority) != 1:
+            raise Conflict(_("The job does not wait any more."), code="job.begun")
+        record("job.prioritise", by=by, about=job, details={"priority": priority})
+    hint("jobs.advance", job.pk)
+    job.refresh_from_db()
+    return job
 
 
 @transaction.atomic

@@ -1,25 +1,25 @@
-"""Which job may start on this machine now: first come first served, within cores and memory."""
+"""Which job may start on this machine now, and what this machine has."""
 
 from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from policies.document import Policy, deploy
-from policies.submission import Resources, parse_bytes
+from policies.document import POLICY_BYTES, DeploymentPolicy, Policy, default_policy, deploy
+from policies.submission import parse_bytes
+from policies.toml_text import read_toml
 from portal.catalog.models import Dataset
 from portal.catalog.queries import policy_of
+from portal.jobs import line
 from portal.jobs.models import Job, Node
-from portal.jobs.storage import manifest_of
 from portal.jobs.transitions import move, set_waiting
 from portal.leases import Lease
-
-# States in which a job occupies the machine. Inspection runs the network again, as an oracle.
-OCCUPYING = ("staging", "running", "collecting", "inspecting")
 
 
 def _total_memory() -> int:
@@ -45,16 +45,24 @@ def this_node() -> Node:
     return node
 
 
+def _settings() -> dict[str, Any]:
+    """Return what this machine's owner set of [deployment]. Raises Invalid naming the field."""
+    named = os.environ.get("GLOVEBOX_DEPLOYMENT")
+    found: dict[str, Any] = {}
+    if named:
+        found = dict(read_toml(Path(named).read_bytes(), "GLOVEBOX_DEPLOYMENT", POLICY_BYTES))
+    ticks = os.environ.get("GLOVEBOX_TICK_SECONDS")
+    return {**found, "tick_seconds": int(ticks)} if ticks else found
+
+
 def machine_policy(dataset: Dataset) -> Policy:
     """Return a dataset's policy with what this machine's owner set."""
-    policy = policy_of(dataset)
-    named = os.environ.get("GLOVEBOX_TICK_SECONDS")
-    return deploy(policy, {"tick_seconds": int(named)}) if named else policy
+    return deploy(policy_of(dataset), _settings())
 
 
-def resources_of(job: Job) -> Resources:
-    """Return what a job asked for, as its manifest was read."""
-    return manifest_of(job.submission).resources
+def machine_settings() -> DeploymentPolicy:
+    """Return what this machine's owner set, or the shipped settings."""
+    return deploy(default_policy(), _settings()).deployment
 
 
 def ahead_of(job: Job) -> QuerySet[Job]:
@@ -64,45 +72,55 @@ def ahead_of(job: Job) -> QuerySet[Job]:
 
 def never_fits(job: Job, node: Node) -> str:
     """Return the resource that this machine can never give the job, or an empty string."""
-    asked = resources_of(job)
-    for name, wanted, has in (
-        ("cpus", asked.cpus, node.cpus),
-        ("memory", asked.memory_bytes, node.memory_bytes),
-        ("gpus", asked.gpus, node.gpus),
-    ):
-        if wanted > has:
-            return name
-    return ""
+    lacking = line.amount_of(job).lacking(line.machine_of(node))
+    return "memory" if lacking == "memory_bytes" else lacking
+
+
+def line_now(node: Node) -> line.Line:
+    """Return the queue as this machine sees it."""
+    return line.line_of(node, machine_settings().queue)
 
 
 def admit(job: Job, lease: Lease, node: Node) -> bool:
-    """Move a queued job to staging if the machine has room for it, else say what it waits for.
+    """Move a queued job to staging if it is its turn and there is room; else say why it waits.
 
-    First come, first served: a later job never starts before an earlier one that waits for room,
-    so a large job is not starved by small ones.
+    The rules are those of policies.queue: shares, priorities, and no job waits forever.
     """
-    asked = resources_of(job)
     with transaction.atomic():
+        # The lock: of two workers at once the second sees what the first has given away.
         node = Node.objects.select_for_update().get(pk=node.pk)
-        used = [
-            resources_of(other)
-            for other in Job.objects.filter(node=node, state__in=OCCUPYING)
-            .exclude(pk=job.pk)
-            .select_related("submission")
-        ]
-        free_cpus = node.cpus - sum(one.cpus for one in used)
-        free_memory = node.memory_bytes - sum(one.memory_bytes for one in used)
-        free_gpus = node.gpus - sum(one.gpus for one in used)
-        ahead = ahead_of(job).count()
-        if ahead:
-            set_waiting(job, "queue", ahead=ahead)
-        elif asked.cpus > free_cpus:
-            set_waiting(job, "cpus", wanted=asked.cpus, free=max(0, free_cpus))
-        elif asked.memory_bytes > free_memory:
-            set_waiting(job, "memory", wanted=asked.memory_bytes, free=max(0, free_memory))
-        elif asked.gpus > free_gpus:
-            set_waiting(job, "gpus", wanted=asked.gpus, free=max(0, free_gpus))
-        else:
-            move(job, "stage", lease=lease, node=node, waiting="staging", waiting_facts={})
+        plan = line_now(node).plan()
+        if job.pk in plan.start:
+            move(
+                job,
+                "stage",
+                lease=lease,
+                node=node,
+                admitted_at=timezone.now(),
+                starts_at=None,
+                waiting="staging",
+                waiting_facts={},
+            )
             return True
+        wait = plan.waits.get(job.pk)
+        if wait is None:
+            # It is not this machine's to run.
+            set_waiting(job, "queue", ahead=ahead_of(job).count())
+        else:
+            set_waiting(job, wait.code, **line.facts_of(wait))
     return False
+
+
+def startable(node: Node) -> tuple[int, ...]:
+    """Return the jobs whose turn it is now."""
+    return line_now(node).plan().start
+
+
+def estimate(node: Node) -> int:
+    """Note when each queued job will likely start; return how many were looked at."""
+    found = line_now(node).estimates()
+    for job in Job.objects.filter(line.free_rows()).only("pk", "starts_at"):
+        starts_at = found.get(job.pk)
+        if starts_at != job.starts_at:
+            Job.objects.filter(line.free_rows(), pk=job.pk).update(starts_at=starts_at)
+    return len(found)

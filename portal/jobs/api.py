@@ -117,6 +117,19 @@ class Cancel(APIView):
         return Response(_shown(request, _job(request, pk)))
 
 
+class PriorityOf(APIView):
+    """Let a waiting job go behind others (who handed it in) or before them (administrators)."""
+
+    @extend_schema(request=shapes.PrioritySerializer, responses=shapes.JobSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        job = get_object_or_404(Job.objects.all(), pk=pk)
+        given = shapes.PrioritySerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        priority = given.validated_data["priority"]
+        actions.prioritise(by=signed_in(request), job=job, priority=priority)
+        return Response(_shown(request, _job(request, pk)))
+
+
 class Curves(APIView):
     """The declared metrics as the job reported them."""
 

@@ -11,6 +11,7 @@ urlpatterns = [
     path("jobs", api.Jobs.as_view(), name="api-jobs"),
     path("jobs/<int:pk>", api.OneJob.as_view(), name="api-job"),
     path("jobs/<int:pk>/cancel", api.Cancel.as_view(), name="api-job-cancel"),
+    path("jobs/<int:pk>/priority", api.PriorityOf.as_view(), name="api-job-priority"),
     path("jobs/<int:pk>/curves", api.Curves.as_view(), name="api-job-curves"),
     path("jobs/<int:pk>/inspection", api.InspectionReport.as_view(), name="api-job-inspection"),
     path(

@@ -63,7 +63,7 @@ def advance(job_id: int) -> None:
     job = _load(job_id)
     if job.state not in LIVE:
         clean(job)
-        _wake_queue()
+        _wake_queue(node)
 
 
 def _stopped(job: Job, lease: Lease) -> bool:
@@ -147,8 +147,7 @@ def clean(job: Job) -> None:
     workdir.remove(job)
 
 
-def _wake_queue() -> None:
-    """Room may have become free: let the first in line look."""
-    first = Job.objects.filter(state="queued").order_by("pk").values_list("pk", flat=True).first()
-    if first is not None:
-        hint("jobs.advance", first)
+def _wake_queue(node: Node) -> None:
+    """Room may have become free: let those look whose turn it is."""
+    for pk in admission.startable(node):
+        hint("jobs.advance", pk)

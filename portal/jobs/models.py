@@ -84,6 +84,10 @@ class Job(Leased):
     rejected = models.JSONField(default=list, blank=True)  # [{path, why}]
     # The machine that holds its plain files between staging and collecting.
     node = models.ForeignKey(Node, on_delete=models.PROTECT, null=True, related_name="jobs")
+    # When it was given room there, and when it likely will be.
+    admitted_at = models.DateTimeField(null=True, blank=True)
+    starts_at = models.DateTimeField(null=True, blank=True)
+    priority = models.SmallIntegerField(default=0)  # of policies.queue.PRIORITIES
     attempts = models.PositiveIntegerField(default=0)  # how often a step was begun in this state
     retry_at = models.DateTimeField(null=True, blank=True)
     runs = models.PositiveIntegerField(default=0)  # how often the code was started

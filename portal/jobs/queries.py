@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from django.db import transaction
@@ -23,6 +22,7 @@ from portal.catalog.queries import policy_of
 from portal.jobs import storage
 from portal.jobs.admission import ahead_of
 from portal.jobs.models import Job, Submission, Tick
+from portal.jobs.rounding import rounded_minute
 from portal.jobs.transitions import LIVE
 from portal.voting.parties import party
 
@@ -33,6 +33,15 @@ WAITING: Mapping[str, str] = {
     "cpus": _("It waits for {wanted} processor cores; {free} are free now."),
     "memory": _("It waits for memory: {wanted} are asked for, {free} are free now."),
     "gpus": _("It waits for {wanted} GPUs; {free} are free now."),
+    "organisation": _(
+        "Your organisation's jobs hold {held} % of the machine. While others wait for room it may "
+        "hold {share} %."
+    ),
+    "person": _(
+        "Your own jobs hold {held} % of the machine. While others wait for room you may hold "
+        "{share} %."
+    ),
+    "reserved": _("The room that is free is kept for a larger job that comes before it."),
     "staging": _("The data are being decrypted and verified."),
     "collecting": _("Its files are being collected."),
     "inspecting": _("Its files are being inspected."),
@@ -143,25 +152,9 @@ def may_see_figures(job: Job, person: Person | None) -> bool:
     return person is not None and may_examine(job, person)
 
 
-def rounded_minute(moment: datetime | None) -> datetime | None:
-    """Return a time as the applicant sees it: when a job speaks or ends is the job's to choose."""
-    if moment is None:
-        return None
-    up = moment + timedelta(minutes=1) - timedelta(microseconds=1)
-    return up.replace(second=0, microsecond=0)
-
-
 def may_read_numbers(job: Job, person: Person) -> bool:
     """Whether a person may read a job's curves and the public part of its inspection."""
     return is_insider(job, person) or may_examine(job, person)
-
-
-def rounded_seconds(seconds: float | None) -> int | None:
-    """Return a run's time as the applicant sees it: up to the next 10 s, from 10 min the minute."""
-    if seconds is None:
-        return None
-    step = 10 if seconds <= 600 else 60
-    return math.ceil(seconds / step) * step
 
 
 def waiting_of(job: Job) -> tuple[str, dict[str, Any]]:
@@ -175,6 +168,13 @@ def waiting_of(job: Job) -> tuple[str, dict[str, Any]]:
     if job.waiting == "queue":
         return "queue", {"ahead": ahead_of(job).count()}
     return job.waiting, dict(job.waiting_facts)
+
+
+def likely_start(job: Job) -> datetime | None:
+    """Return when a queued job will likely start, up to the next ten minutes; None if unknown."""
+    if job.state != "queued" or job.stop_requested or job.starts_at is None:
+        return None
+    return rounded_minute(max(job.starts_at, timezone.now()), minutes=10)
 
 
 def curves(job: Job) -> list[Tick]:

@@ -10,11 +10,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from policies.quantities import format_bytes
+from policies.queue import PRIORITIES
 from portal.accounts.models import Person
 from portal.accounts.queries import roles_of
 from portal.accounts.serializers import PersonBriefly
 from portal.catalog.queries import policy_of
-from portal.jobs import ledger, queries
+from portal.jobs import ledger, queries, rounding
 from portal.jobs.models import Finding, Inspection, Job, Submission, Tick
 
 
@@ -118,7 +119,7 @@ class InspectionSerializer(serializers.ModelSerializer[Inspection]):
         return queries.may_see_figures(inspection.job, request.user if request else None)
 
     def get_at(self, inspection: Inspection) -> datetime | None:
-        return queries.rounded_minute(inspection.at)
+        return rounding.rounded_minute(inspection.at)
 
     def get_report_sha256(self, inspection: Inspection) -> str | None:
         return inspection.report_sha256 if self._figures(inspection) else None
@@ -136,6 +137,7 @@ class WaitingSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     sentence = serializers.CharField()
     facts = serializers.DictField()
+    likely_start = serializers.DateTimeField(allow_null=True)
 
 
 class FaultSerializer(serializers.Serializer[Any]):
@@ -184,6 +186,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "seconds",
             "fault",
             "resources",
+            "priority",
             "curves_stopped",
             "budget",
             "artefacts",
@@ -212,15 +215,17 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         if code not in queries.WAITING:
             return None
         if code == "memory":
-            facts = {name: format_bytes(value) for name, value in facts.items()}
+            sizes = {name: format_bytes(facts[name]) for name in ("wanted", "free")}
+            facts = {**facts, **sizes}
         return {
             "code": code,
             "sentence": gettext(queries.WAITING[code]).format(**facts),
             "facts": facts,
+            "likely_start": queries.likely_start(job),
         }
 
     def get_seconds(self, job: Job) -> int | None:
-        return queries.rounded_seconds(job.wall_seconds)
+        return rounding.rounded_seconds(job.wall_seconds)
 
     @extend_schema_field(FaultSerializer(allow_null=True))
     def get_fault(self, job: Job) -> dict[str, Any] | None:
@@ -249,10 +254,10 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         ]
 
     def get_state_since(self, job: Job) -> datetime | None:
-        return queries.rounded_minute(job.state_since)
+        return rounding.rounded_minute(job.state_since)
 
     def get_ended_at(self, job: Job) -> datetime | None:
-        return queries.rounded_minute(job.ended_at)
+        return rounding.rounded_minute(job.ended_at)
 
     def get_budget(self, job: Job) -> dict[str, Any] | None:
         """Bits spent and allowed, for the job and its grant."""
@@ -316,10 +321,10 @@ class JobBriefly(serializers.ModelSerializer[Job]):
         )
 
     def get_ended_at(self, job: Job) -> datetime | None:
-        return queries.rounded_minute(job.ended_at)
+        return rounding.rounded_minute(job.ended_at)
 
     def get_seconds(self, job: Job) -> int | None:
-        return queries.rounded_seconds(job.wall_seconds)
+        return rounding.rounded_seconds(job.wall_seconds)
 
 
 class UploadSerializer(serializers.Serializer[Any]):
@@ -334,6 +339,12 @@ class SubmittedSerializer(serializers.Serializer[Any]):
 
     submission = SubmissionSerializer()
     job = JobSerializer()
+
+
+class PrioritySerializer(serializers.Serializer[Any]):
+    """-1: behind others, 0: as usual, 1: before others."""
+
+    priority = serializers.ChoiceField(choices=sorted(PRIORITIES))
 
 
 class LogSerializer(serializers.Serializer[Any]):

@@ -9,6 +9,7 @@ from policies.errors import Conflict
 from portal.access.models import Grant
 from portal.access.queries import usable
 from portal.jobs import actions, admission, engine, staging, workdir
+from portal.jobs.line import free_rows
 from portal.jobs.models import Job, StagedUse
 from portal.jobs.transitions import LIVE
 from portal.leases import free
@@ -48,6 +49,12 @@ def sweep() -> None:
     workdir.sweep()
 
 
+@task("jobs.estimate", queue="short")
+def estimate() -> None:
+    """Note when each waiting job will likely start."""
+    admission.estimate(admission.this_node())
+
+
 def lapsed() -> list[Job]:
     """Return the live jobs whose grant has lapsed and which were not told yet."""
     good = Grant.objects.filter(usable(timezone.now()))
@@ -67,4 +74,6 @@ def due() -> None:
     left = StagedUse.objects.exclude(job__state__in=LIVE)
     for pk in left.values_list("job", flat=True).distinct():
         hint("jobs.clean", pk)
+    if Job.objects.filter(free_rows()).exists():
+        hint("jobs.estimate", again_after=30)
     hint("jobs.sweep", again_after=60)

@@ -11,10 +11,11 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from policies.errors import Denied, UserError
+from policies.queue import PRIORITIES
 from policies.workflow import JOB
 from portal.access.models import Grant
 from portal.access.queries import grants_usable_by
@@ -36,6 +37,11 @@ from portal.plain_input import whole_number
 A_PAGE = 25
 PATH = ("submitted", "checked", "queued", "staging", "running", "collecting", "inspecting",
         "finished")  # fmt: skip
+PLACES: Mapping[int, str] = {
+    -1: gettext_noop("after others"),
+    0: gettext_noop("as usual"),
+    1: gettext_noop("before others"),
+}
 # The archive's own form field; every other field that is named lies inside the archive.
 ARCHIVE = ("archive", "file", "")
 
@@ -206,6 +212,7 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
         "job": job,
         "shown": shown,
         "may": shown["actions"],
+        "priorities": priorities_for(job, person),
         "operator": shown["operator"],
         "report": report,
         # Until reviewers let them out, figures and sizes are for those who examine.
@@ -219,12 +226,33 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
     }
 
 
+def priorities_for(job: Job, person: Person) -> list[tuple[int, str]]:
+    """Return what a reader may say of a waiting job's place in line, with its words."""
+    if job.state not in ("submitted", "checked", "queued"):
+        return []
+    return [(number, gettext(PLACES[number])) for number in actions.may_prioritise(job, person)]
+
+
 def _propose_block(job: Job, person: Person) -> str:
     """Return why an analyst may not propose a release of a finished job, "" where they may."""
     if job.state != "finished" or not queries.is_insider(job, person):
         return ""
     blocked = queries.propose_block(job)
     return gettext(blocked) if blocked else ""
+
+
+@require_POST
+@login_required
+def prioritise(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let a waiting job go before or behind others."""
+    person = reader(request)
+    job = get_object_or_404(Job.objects.all(), pk=pk)
+    words = {str(number): number for number in PRIORITIES}
+    if (priority := words.get(request.POST.get("priority", ""))) is None:
+        return HttpResponse(status=400)
+    said = gettext("The job's place in line was changed.")
+    pressed(request, lambda: actions.prioritise(by=person, job=job, priority=priority), said=said)
+    return redirect("job", pk)
 
 
 @require_POST

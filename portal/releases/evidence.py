@@ -8,7 +8,7 @@ from typing import Any
 from policies.document import as_mapping
 from portal.jobs import ledger
 from portal.jobs.examination import canonical
-from portal.jobs.queries import rounded_seconds
+from portal.jobs.rounding import rounded_seconds
 from portal.jobs.serializers import FindingSerializer
 from portal.releases import queries
 from portal.releases.models import Release

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
 
-from policies.errors import CannotRun
+from policies.errors import CannotRun, Conflict, Denied, Invalid
 from portal import keys, leases
 from portal.access.models import Grant
-from portal.jobs import actions, admission, engine, ledger, queries, tasks, transitions
+from portal.accounts.models import Person, Unit
+from portal.audit.models import Event
+from portal.jobs import actions, admission, engine, ledger, queries, rounding, tasks, transitions
 from portal.jobs.models import Job, JobStep, LedgerEntry, Tick
 from portal.jobs.progress import Curves
 from portal.jobs.storage import manifest_of
@@ -55,9 +60,9 @@ def test_jobs_start_while_there_is_room_and_in_order(cast: Cast) -> None:
     # The third would fit, and still waits for its turn: small jobs do not starve large ones.
     assert admit(first)
     assert not admit(second)
-    assert (second.waiting, second.waiting_facts) == ("cpus", {"wanted": 2, "free": 1})
+    assert (second.waiting, second.waiting_facts) == ("cpus", {"wanted": 2, "free": 1, "ahead": 0})
     assert not admit(third)
-    assert queries.waiting_of(third) == ("queue", {"ahead": 1})
+    assert queries.waiting_of(third) == ("reserved", {"ahead": 1})
     Job.objects.filter(pk=first.pk).update(state="finished")
     assert admit(second)
     assert not admit(third)
@@ -70,7 +75,102 @@ def test_memory_is_counted_too(cast: Cast) -> None:
     assert admit(first)
     assert not admit(second)
     assert second.waiting == "memory"
-    assert second.waiting_facts == {"wanted": 2**30, "free": 2**29}
+    assert second.waiting_facts == {"wanted": 2**30, "free": 2**29, "ahead": 0}
+
+
+def another(cast: Cast, make_person: Callable[..., Person], make_unit: Callable[..., Unit]) -> Cast:
+    """Return the same cast with an applicant of another organisation."""
+    other = make_person("applicant@second.example", unit=make_unit("Research", "Second company"))
+    answers = {**cast.answers, "analysts": [other.email]}
+    return dataclasses.replace(cast, applicant=other, answers=answers)
+
+
+def test_a_share_binds_while_another_organisation_waits(
+    cast: Cast,
+    make_person: Callable[..., Person],
+    make_unit: Callable[..., Unit],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOVEBOX_NODE_CPUS", "4")
+    monkeypatch.setenv("GLOVEBOX_NODE_MEMORY", "8Gi")
+    mine = [queued(cast, mark="a")]
+    mine += [queued(cast, mine[0].grant, mark=mark) for mark in "bcd"]
+    assert admit(mine[0]) and admit(mine[1])
+    theirs = queued(another(cast, make_person, make_unit), cpus=4, mark="z")
+    assert not admit(theirs)
+    assert theirs.waiting == "cpus"
+    assert not admit(mine[2])
+    assert (mine[2].waiting, mine[2].waiting_facts["held"]) == ("organisation", 50)
+    sentence = queries.WAITING["organisation"].format(**mine[2].waiting_facts)
+    assert sentence.startswith("Your organisation's jobs hold 50 % of the machine.")
+    # Nobody waits beside them: the machine is theirs.
+    Job.objects.filter(pk=theirs.pk).update(stop_requested="cancelled")
+    assert admit(mine[2]) and admit(mine[3])
+
+
+def test_a_grant_of_another_organisation_takes_turns(
+    cast: Cast, make_person: Callable[..., Person], make_unit: Callable[..., Unit]
+) -> None:
+    mine = [queued(cast, cpus=2, mark="a")]
+    mine += [queued(cast, mine[0].grant, cpus=2, mark=mark) for mark in "bc"]
+    theirs = queued(another(cast, make_person, make_unit), cpus=2, mark="z")
+    assert admit(mine[0])
+    Job.objects.filter(pk=mine[0].pk).update(
+        state="finished", wall_seconds=50, ended_at=timezone.now()
+    )
+    # They came last, and have used nothing yet.
+    assert admission.startable(admission.this_node()) == (theirs.pk,)
+
+
+def test_a_machine_s_owner_sets_the_shares(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "owner.toml").write_text("tick_seconds = 7\n[queue]\nperson_share = 0.25\n")
+    monkeypatch.setenv("GLOVEBOX_DEPLOYMENT", str(tmp_path / "owner.toml"))
+    assert admission.machine_settings().queue.person_share == 0.25
+    assert admission.machine_policy(cast.version.dataset).deployment.tick_seconds == 7
+    (tmp_path / "owner.toml").write_text("[queue]\nperson_share = 2\n")
+    with pytest.raises(Invalid) as caught:
+        admission.machine_settings()
+    assert caught.value.field == "deployment.queue.person_share"
+
+
+def test_when_a_job_will_likely_start_comes_from_how_long_jobs_ran(cast: Cast) -> None:
+    first = queued(cast, cpus=2, mark="a")
+    assert admit(first)
+    second = queued(cast, first.grant, cpus=2, mark="b")
+    third = queued(cast, first.grant, cpus=2, mark="c")
+    node = admission.this_node()
+    began = Job.objects.get(pk=first.pk).admitted_at
+    admission.estimate(node)
+    second.refresh_from_db()
+    # No job has ended here yet: each may take its 60 seconds.
+    assert (second.starts_at - began).total_seconds() == pytest.approx(60, abs=1)
+    Job.objects.filter(pk=first.pk).update(state="finished", wall_seconds=29, ended_at=began)
+    assert admit(second)
+    admission.estimate(node)
+    third.refresh_from_db()
+    second.refresh_from_db()
+    assert (third.starts_at - second.admitted_at).total_seconds() == pytest.approx(30, abs=1)
+    shown = queries.likely_start(third)
+    assert shown is not None and shown.minute % 10 == 0 and shown.second == 0
+
+
+def test_priorities_are_given_by_rule_and_recorded(cast: Cast) -> None:
+    first = queued(cast, cpus=2, mark="a")
+    second = queued(cast, first.grant, cpus=2, mark="b")
+    node = admission.this_node()
+    actions.prioritise(by=cast.administrator, job=second, priority=1)
+    assert admission.startable(node) == (second.pk,)
+    actions.prioritise(by=cast.applicant, job=second, priority=-1)
+    assert admission.startable(node) == (first.pk,)
+    for person, priority in ((cast.applicant, 1), (cast.stranger, -1), (cast.steward, 0)):
+        with pytest.raises(Denied):
+            actions.prioritise(by=person, job=second, priority=priority)
+    assert Event.objects.filter(action="job.prioritise").count() == 2
+    assert admit(first)
+    with pytest.raises(Conflict):
+        actions.prioritise(by=cast.administrator, job=first, priority=1)
 
 
 def test_what_the_machine_can_never_give_is_refused(cast: Cast) -> None:
@@ -145,7 +245,7 @@ def test_the_web_process_takes_a_submission_in_without_a_data_key(
 
 @pytest.mark.parametrize("code", sorted(queries.WAITING))
 def test_every_reason_for_waiting_is_a_sentence(code: str) -> None:
-    facts = {"ahead": 1, "wanted": 2, "free": 1}
+    facts = {"ahead": 1, "wanted": 2, "free": 1, "held": 50, "share": 40}
     assert queries.WAITING[code].format(**facts).endswith(".")
 
 
@@ -224,7 +324,7 @@ def test_one_grants_spending_counts_for_its_organisation_and_dataset(cast: Cast)
     ("seconds", "shown"), [(None, None), (0.2, 10), (10, 10), (11, 20), (600, 600), (601, 660)]
 )
 def test_times_are_rounded_up_for_the_applicant(seconds: float | None, shown: int | None) -> None:
-    assert queries.rounded_seconds(seconds) == shown
+    assert rounding.rounded_seconds(seconds) == shown
 
 
 def test_a_log_is_shown_inert() -> None:
