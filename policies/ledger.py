@@ -155,3 +155,13 @@ def _numbers_in(value: object) -> int:
     if isinstance(value, list | tuple):
         return sum(_numbers_in(item) for item in value)
     return 1
+
+
+def round_share(share: float) -> int:
+    """Return a share of what was asked for as the applicant sees it: 0, 10, ... 100 per cent."""
+    return 10 * round(10 * min(1.0, max(0.0, share)))
+
+
+def bits_of_shares(count: int) -> int:
+    """Return what so many shares of :func:`round_share` can say: each is one of eleven."""
+    return math.ceil(count * math.log2(11))

@@ -16,7 +16,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from policies.document import Policy
 from policies.errors import CannotRun, Conflict, Invalid
@@ -180,8 +180,11 @@ def train(
     *,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    log: IO[bytes] | None = None,
 ) -> SandboxResult:
     """Run the prepared job's program in the sandbox; idempotent once it has ended.
+
+    What it says goes to ``log``, an open file, or else to the file ``log`` in ``workdir``.
 
     Raises :class:`CannotRun` where the isolation cannot be had.
     """
@@ -211,7 +214,7 @@ def train(
         progress=ticks,
         metrics=ticks.names if ticks else frozenset(),
         code=code_lines(workdir / CODE),
-        log=workdir / LOG,
+        log=workdir / LOG if log is None else log,
     )
     result = chosen.run(sandbox, cancel)
     (workdir / f"{RAW}.partial").mkdir(exist_ok=True)
@@ -230,7 +233,7 @@ def collect(spec: JobSpec, policy: Policy, workdir: Path, result: SandboxResult)
     return Outcome(
         state=result.state,
         reason=result.reason,
-        exit_code=result.exit_code,
+        exit_code=zero_or_not(result.exit_code),
         wall_seconds=round(result.wall_seconds, 3),
         cpu_seconds=round(result.cpu_seconds, 3),
         peak_memory_bytes=result.peak_memory_bytes,
@@ -239,7 +242,24 @@ def collect(spec: JobSpec, policy: Policy, workdir: Path, result: SandboxResult)
         artefacts=artefacts,
         rejected=rejected,
         fault=result.fault,
+        utilisation=utilisation(result, spec.limits),
     )
+
+
+def zero_or_not(exit_code: int | None) -> int | None:
+    """Return what is told of an exit code: 0 or 1, for the program chooses the number."""
+    return None if exit_code is None else int(exit_code != 0)
+
+
+def utilisation(result: SandboxResult, limits: Limits) -> dict[str, float]:
+    """Return how much of what it asked for a job used, by name, each from 0 to 1."""
+    shares = {
+        "cpu": result.cpu_seconds / max(1e-3, result.wall_seconds * limits.cpus),
+        "memory": result.peak_memory_bytes / limits.memory_bytes,
+    }
+    if result.data_wait is not None:
+        shares["data_wait"] = result.data_wait
+    return {name: round(min(1.0, share), 3) for name, share in shares.items()}
 
 
 def sweep(workdirs: Path | None = None) -> int:

@@ -23,6 +23,7 @@ from typing import IO, Any, Final
 
 from policies.errors import CannotRun
 from sandbox_runner.backends.cgroups import Group
+from sandbox_runner.data_wait import DataWait
 from sandbox_runner.disk import DiskWatch
 from sandbox_runner.place import Claim
 from sandbox_runner.progress import ProgressReader
@@ -89,11 +90,14 @@ class _Log:
     and not the job.
     """
 
-    def __init__(self, path: Path | None, limit: int) -> None:
+    def __init__(self, path: Path | IO[bytes] | None, limit: int) -> None:
         self._left = limit
         self._limit = limit
         self._file: IO[bytes] | None = None
-        if path is not None:
+        self._ours = isinstance(path, Path)
+        if not isinstance(path, Path):
+            self._file = path
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
@@ -125,7 +129,7 @@ class _Log:
         return done
 
     def close(self) -> None:
-        if self._file is not None:
+        if self._file is not None and self._ours:
             self._file.close()
 
 
@@ -149,6 +153,7 @@ class Running:
         self._log = _Log(spec.log, spec.limits.log_bytes)
         self._ending = _Ending()
         self._result: SandboxResult | None = None
+        self._waits = DataWait(handle.group.processes)
         self._done = threading.Event()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()
@@ -266,6 +271,7 @@ class Running:
                 self._ending.output_full = True
         if self._disk.passed():
             self.stop("output-limit")
+        self._waits.look()
         if (
             self._handle.memory_now is not None
             and self._handle.memory_now() > self._spec.limits.memory_bytes
@@ -357,6 +363,7 @@ class Running:
             backend=handle.backend,
             backend_version=handle.version,
             fault=self._reader.fault,
+            data_wait=self._waits.share,
             left_behind=ending.left_behind,
         )
 

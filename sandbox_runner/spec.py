@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from policies.submission import Manifest
 
@@ -77,7 +77,8 @@ class SandboxSpec:
     links, devices and whatever else was left there are not. ``metrics`` are the names that may
     pass through ``progress``. ``code`` are the submission's files with their number of lines: a
     fault is reported only for one of them. ``log`` receives standard error, and standard output
-    unless it is a pipe of :meth:`RunningSandbox.stdout`, at most ``limits.log_bytes``.
+    unless it is a pipe of :meth:`RunningSandbox.stdout`, at most ``limits.log_bytes``; it is a file
+    to be made, or one that is open already (in memory, where no disk may see it) and stays open.
     """
 
     id: str
@@ -92,7 +93,7 @@ class SandboxSpec:
     progress: Progress | None = None
     metrics: frozenset[str] = frozenset()
     code: Mapping[str, int] = field(default_factory=dict)
-    log: Path | None = None
+    log: Path | IO[bytes] | None = None
     extra_fds: tuple[int, ...] = ()
 
 
@@ -122,6 +123,8 @@ class SandboxResult:
     backend: str
     backend_version: str
     fault: Fault | None = None
+    #: The share of the looks at it at which a process of it waited for a disk; None: not looked.
+    data_wait: float | None = None
     #: Left in /output and not copied, with why.
     left_behind: tuple[Rejected, ...] = ()
 
@@ -172,6 +175,8 @@ class Outcome:
     rejected: tuple[Rejected, ...] = ()
     backend_version: str = ""
     fault: Fault | None = None
+    #: How much of what it asked for it used: cpu, memory, data_wait, each from 0 to 1.
+    utilisation: Mapping[str, float] = field(default_factory=dict)
     #: For the operator, where the words above need an explanation; safe to show.
     detail: str = ""
 
@@ -187,6 +192,7 @@ class Outcome:
             "backend": self.backend,
             "backend_version": self.backend_version,
             "fault": vars(self.fault) if self.fault else None,
+            "utilisation": dict(self.utilisation),
             "detail": self.detail,
             "artefacts": [vars(artefact) for artefact in self.artefacts],
             "rejected": [vars(rejected) for rejected in self.rejected],

@@ -34,11 +34,6 @@ def _born(pid: int) -> str | None:
     return None
 
 
-def _now() -> int:
-    """Return the present as the kernel notes a process's birth: ticks since the machine began."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-
-
 def _namespaces(pid: int | str) -> set[str]:
     found = set()
     for name in NAMESPACES:
@@ -65,9 +60,9 @@ class Trail:
         self._pid = pid
         self._ours = _namespaces("self")
         self.processes: set[tuple[int, str]] = set()
-        self.namespaces: set[str] = set()
+        # Held open: a namespace's number is used again as soon as nobody has it.
+        self.namespaces: dict[str, int] = {}
         self.groups: set[str] = set()
-        self._last = 0
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -83,14 +78,26 @@ class Trail:
             born = _born(pid)
             if born is not None:
                 self.processes.add((pid, born))
-                self.namespaces |= _namespaces(pid) - self._ours
+                self._hold(pid)
                 self.groups |= _groups(pid)
+
+    def _hold(self, pid: int) -> None:
+        for name in NAMESPACES:
+            with contextlib.suppress(OSError):
+                path = Path(f"/proc/{pid}/ns/{name}")
+                if str(path.readlink()) in {*self._ours, *self.namespaces}:
+                    continue
+                held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                number = str(Path(f"/proc/self/fd/{held}").readlink())
+                if number in {*self._ours, *self.namespaces}:
+                    os.close(held)
+                else:
+                    self.namespaces[number] = held
 
     def end(self) -> None:
         """Follow no longer."""
         self._end.set()
         self._thread.join()
-        self._last = _now()
 
     def living(self) -> list[int]:
         """Return the processes that live now, but for the one that was followed."""
@@ -113,9 +120,10 @@ class Trail:
         names = (*names, *self.groups)
         held: set[str] = set()
         for entry in Path("/proc").iterdir():
-            # Numbers of namespaces are used again: who was born later holds another of that number.
-            if entry.name.isdigit() and int(_born(int(entry.name)) or self._last) < self._last:
-                held |= _namespaces(entry.name) & self.namespaces
+            if entry.name.isdigit():
+                held |= _namespaces(entry.name) & set(self.namespaces)
+        while self.namespaces:
+            os.close(self.namespaces.popitem()[1])
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         groups = [path for path in CGROUPS.glob("**/glovebox/*") if path.is_dir()]
         locks = [path.stem for path in place.directory().glob("*.lock")]

@@ -74,6 +74,8 @@ class Job(Leased):
     fault_type = models.CharField(max_length=60, blank=True)
     fault_file = models.CharField(max_length=255, blank=True)
     fault_line = models.PositiveIntegerField(default=0)
+    # Shares of what it asked for, in steps of 10 %, where the budget had room for them.
+    utilisation = models.JSONField(default=dict, blank=True)
     # The operator's facts; never shown to the applicant as they stand.
     exit_code = models.IntegerField(null=True)
     wall_seconds = models.FloatField(null=True)

@@ -148,6 +148,14 @@ class FaultSerializer(serializers.Serializer[Any]):
     line = serializers.IntegerField()
 
 
+class UtilisationSerializer(serializers.Serializer[Any]):
+    """How much of what it asked for a job used, in steps of 10 %."""
+
+    cpu = serializers.IntegerField()
+    memory = serializers.IntegerField()
+    data_wait = serializers.IntegerField(required=False)
+
+
 class JobSerializer(serializers.ModelSerializer[Job]):
     """A job as its reader may see it; ``operator`` is null for the applicant."""
 
@@ -159,6 +167,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     waiting = serializers.SerializerMethodField()
     seconds = serializers.SerializerMethodField()
     fault = serializers.SerializerMethodField()
+    utilisation = serializers.SerializerMethodField()
     verdict = serializers.SerializerMethodField()
     releases: Any = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
     actions = serializers.SerializerMethodField()
@@ -185,6 +194,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "waiting",
             "seconds",
             "fault",
+            "utilisation",
             "resources",
             "priority",
             "curves_stopped",
@@ -232,6 +242,12 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         if not job.fault_type or self._runs_machine_only(job):
             return None
         return {"type": job.fault_type, "file": job.fault_file, "line": job.fault_line}
+
+    @extend_schema_field(UtilisationSerializer(allow_null=True))
+    def get_utilisation(self, job: Job) -> dict[str, Any] | None:
+        if not job.utilisation or self._runs_machine_only(job):
+            return None
+        return dict(job.utilisation)
 
     def get_verdict(self, job: Job) -> str | None:
         inspection = getattr(job, "inspection", None)

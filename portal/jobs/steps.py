@@ -6,16 +6,18 @@ that transaction nothing of the attempt counts, whoever dies.
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.db import transaction
 from django.db.models import F
 
 from policies.document import Policy
 from policies.errors import CannotRun, Conflict, UserError
-from policies.ledger import bits_of_fault
+from policies.ledger import bits_of_fault, bits_of_shares, round_share
 from policies.submission import manifest_from_mapping
 from portal.jobs import admission, ledger, staging, storage, workdir
 from portal.jobs.models import Artefact, Job, LedgerEntry, Node
@@ -107,7 +109,7 @@ def _spec(job: Job, submission: Path, output: Path, data: Path, policy: Policy) 
 
 
 def run(job: Job, lease: Lease, node: Node) -> None:
-    """Train in the sandbox, watched. The log is kept encrypted, the fault is charged."""
+    """Train in the sandbox, watched. The log is kept encrypted; what is told of it is charged."""
     policy = admission.machine_policy(job.version.dataset)
     with transaction.atomic():
         lease.check()
@@ -123,7 +125,9 @@ def run(job: Job, lease: Lease, node: Node) -> None:
             lifecycle.prepare(spec, policy, folder)
         watch.check()
         shutil.rmtree(code)  # prepare has made its own copy
-        result, reason = _train(job, lease, spec, policy, folder)
+        with _memory_file() as log:
+            result, reason = _train(job, lease, spec, policy, folder, log)
+            kept = _keep_log(job, log)
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
     except Conflict as error:
@@ -133,7 +137,24 @@ def run(job: Job, lease: Lease, node: Node) -> None:
     except CannotRun as error:
         _not_run(job, lease, error)
     else:
-        _ended(job, lease, result, reason, policy, folder)
+        shares = lifecycle.utilisation(result, spec.limits)
+        _ended(job, lease, result, reason, policy, folder, shares, kept)
+
+
+def _memory_file() -> BinaryIO:
+    """Return a file that no disk and no other process ever sees, and that goes with this one."""
+    return cast(BinaryIO, os.fdopen(os.memfd_create("log", os.MFD_CLOEXEC), "w+b", buffering=0))
+
+
+def _keep_log(job: Job, log: BinaryIO) -> dict[str, Any]:
+    """Store what a job said, encrypted; return what its row keeps of that."""
+    log.seek(0)
+    kept = storage.keep(log, context=storage.log_context(job.pk))
+    return {
+        "log_object": kept.object_name,
+        "log_key": kept.wrapped_key,
+        "log_bytes": kept.bytes,
+    }
 
 
 def _not_run(job: Job, lease: Lease, error: CannotRun) -> None:
@@ -146,12 +167,14 @@ def _not_run(job: Job, lease: Lease, error: CannotRun) -> None:
 
 
 def _train(
-    job: Job, lease: Lease, spec: JobSpec, policy: Policy, folder: Path
+    job: Job, lease: Lease, spec: JobSpec, policy: Policy, folder: Path, log: BinaryIO
 ) -> tuple[SandboxResult, str]:
     """Return how the sandbox ended, and why we ended it if we did."""
     curves = Curves(job, lease, spec.manifest.metrics, policy)
     with Watch(job, lease, each=curves.flush) as watch:
-        result = lifecycle.train(spec, policy, folder, progress=curves.take, cancel=watch.cancel)
+        result = lifecycle.train(
+            spec, policy, folder, progress=curves.take, cancel=watch.cancel, log=log
+        )
     if watch.reason == "lost":
         watch.check()
     curves.flush()
@@ -161,26 +184,25 @@ def _train(
 
 
 def _ended(
-    job: Job, lease: Lease, result: SandboxResult, reason: str, policy: Policy, folder: Path
+    job: Job,
+    lease: Lease,
+    result: SandboxResult,
+    reason: str,
+    policy: Policy,
+    folder: Path,
+    shares: Mapping[str, float],
+    kept: Mapping[str, Any],
 ) -> None:
     facts: dict[str, Any] = {
-        "exit_code": result.exit_code,
+        "exit_code": lifecycle.zero_or_not(result.exit_code),
         "wall_seconds": result.wall_seconds,
         "cpu_seconds": result.cpu_seconds,
         "peak_memory_bytes": result.peak_memory_bytes,
         "backend": result.backend,
         "backend_version": result.backend_version[:100],
         "rejected": [vars(row) for row in result.left_behind],
+        **kept,
     }
-    log = folder / lifecycle.LOG
-    if log.is_file():
-        with log.open("rb") as stream:
-            kept = storage.keep(stream, context=storage.log_context(job.pk))
-        facts |= {
-            "log_object": kept.object_name,
-            "log_key": kept.wrapped_key,
-            "log_bytes": kept.bytes,
-        }
     lines = list(lifecycle.code_lines(folder / lifecycle.CODE).values())
     action = _ACTION_OF[result.state]
     with transaction.atomic():
@@ -192,6 +214,9 @@ def _ended(
                 "fault_file": result.fault.file,
                 "fault_line": result.fault.line,
             }
+        figures = LedgerEntry.Kind.FIGURE
+        if ledger.charge(job, figures, policy, bits=bits_of_shares(len(shares))):
+            facts["utilisation"] = {name: round_share(share) for name, share in shares.items()}
         if action == "collect":
             move(job, action, lease=lease, waiting="collecting", **facts)
         else:

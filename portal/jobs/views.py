@@ -37,6 +37,11 @@ from portal.plain_input import whole_number
 A_PAGE = 25
 PATH = ("submitted", "checked", "queued", "staging", "running", "collecting", "inspecting",
         "finished")  # fmt: skip
+USED: Mapping[str, str] = {
+    "cpu": gettext_noop("Processor"),
+    "memory": gettext_noop("Memory"),
+    "data_wait": gettext_noop("Waiting for data"),
+}
 PLACES: Mapping[int, str] = {
     -1: gettext_noop("after others"),
     0: gettext_noop("as usual"),
@@ -213,6 +218,9 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
         "shown": shown,
         "may": shown["actions"],
         "priorities": priorities_for(job, person),
+        "utilisation": [
+            (gettext(USED[name]), share) for name, share in (shown["utilisation"] or {}).items()
+        ],
         "operator": shown["operator"],
         "report": report,
         # Until reviewers let them out, figures and sizes are for those who examine.

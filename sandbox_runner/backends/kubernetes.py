@@ -7,6 +7,7 @@ kubernetes_manifests. It refuses where the cluster lacks what seals a pod.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
@@ -15,7 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
 
 from policies.errors import CannotRun
 from sandbox_runner.backends import kubernetes_storage as storage
@@ -74,7 +76,7 @@ class _LogReader(threading.Thread):
     def run(self) -> None:
         """Read until the container ends or the log's limit is reached; reconnect in between."""
         limit = int(self._spec.limits.log_bytes)
-        with open(self._spec.log or os.devnull, "wb") as log:  # noqa: PTH123 - either of two
+        with self._opened() as log:
             while self._taken < limit:
                 last = self._ended.is_set()
                 at = 0
@@ -89,6 +91,12 @@ class _LogReader(threading.Thread):
                 if last:
                     return
                 self._ended.wait(1.0)
+
+    def _opened(self) -> contextlib.AbstractContextManager[IO[bytes]]:
+        log = self._spec.log
+        if log is None or isinstance(log, Path):
+            return (log or Path(os.devnull)).open("wb")
+        return contextlib.nullcontext(log)
 
     def _take(self, data: bytes) -> None:
         # Ordinary prints go by; only what looks like our lines is given on to be proven.

@@ -18,10 +18,12 @@ from policies.ledger import (
     bits_of_fault,
     bits_of_metrics,
     bits_of_number,
+    bits_of_shares,
     bits_of_tick,
     can_charge,
     charged,
     check_charge,
+    round_share,
     round_tick,
 )
 from policies.metrics import MetricSpec, round_number
@@ -194,3 +196,17 @@ def test_released_metrics_are_charged_by_number() -> None:
     table = bits_of_metrics(SPECS, {"curve": {"step": [1.0] * 101, "loss": [0.1] * 101}})
     assert one < curve < table
     assert bits_of_metrics(SPECS, {"outcome": "a"}) == bits_of_metrics(SPECS, {}) + 2
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0.0, 0), (0.04, 0), (0.06, 10), (0.94, 90), (0.96, 100), (1.0, 100), (7.5, 100), (-1, 0)],
+)
+def test_shares_are_told_in_steps_of_ten_per_cent(share: float, shown: int) -> None:
+    assert round_share(share) == shown
+
+
+def test_a_share_is_charged_as_one_of_eleven() -> None:
+    steps = {round_share(n / 1000) for n in range(1001)}
+    assert 2 ** bits_of_shares(1) >= len(steps) == 11
+    assert 2 ** bits_of_shares(3) >= len(steps) ** 3

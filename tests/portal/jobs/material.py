@@ -94,7 +94,8 @@ glovebox.save_metrics(rows=len(rows), loss=0.25)
 """
 
 SLEEPS = """
-import time
+import time, glovebox
+glovebox.log(1, loss=0.5)
 print("asleep", flush=True)
 time.sleep(50)
 """

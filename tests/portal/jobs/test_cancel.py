@@ -6,20 +6,19 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from django.db import connections
 from django.utils import timezone
 
 from portal import object_store, workplace
 from portal.access.models import Grant
 from portal.catalog.contents import Contents
-from portal.jobs import actions, engine
-from portal.jobs.models import Job, StagedUse
+from portal.jobs import actions
+from portal.jobs.models import Job, StagedUse, Tick
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import MODEL, TRAIN, files, fill, submission, submitted
 from tests.trail import Trail
@@ -33,9 +32,9 @@ pytestmark = [
 SECONDS = 5.0
 # It hears that it must end, and goes on.
 STUBBORN = """
-import signal, time
+import glovebox, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("began", flush=True)
+glovebox.log(1, loss=0.5)
 time.sleep(50)
 """
 LEAVES_MUCH = """
@@ -113,27 +112,6 @@ def slow_network(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Job:
     return actions.submit(by=cast.applicant, grant=cast.granted(), stream=stream)
 
 
-@pytest.fixture
-def in_thread() -> Iterator[Callable[[int], threading.Thread]]:
-    """Advance a job in a thread of its own, as a worker does."""
-    threads = []
-
-    def start(job_id: int) -> threading.Thread:
-        def work() -> None:
-            try:
-                engine.advance(job_id)
-            finally:
-                connections.close_all()
-
-        threads.append(threading.Thread(target=work))
-        threads[-1].start()
-        return threads[-1]
-
-    yield start
-    for thread in threads:
-        thread.join(90)
-
-
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -150,7 +128,7 @@ def busy(job: Job, state: str, trail: Trail) -> bool:
     if not in_step(job, state):
         return False
     if state == "running":
-        return any(log.stat().st_size for log in workplace.root().glob("job-*/log"))
+        return Tick.objects.filter(job=job).exists()
     if state == "inspecting":
         return any(b"network.py" in words for words in map(command_line, trail.living()))
     return True

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
+from django.conf import settings
 
 from portal import workplace
 from portal.audit.models import Event
@@ -46,6 +50,11 @@ def test_a_small_job_from_upload_to_inspection(cast: Cast) -> None:
     assert job.inspection.verdict == "pass"
     assert job.inspection.metrics == {"rows": 24.0, "loss": 0.25}
     assert job.submission.advice == []
+    # Eleven steps each, charged together.
+    assert set(job.utilisation) == {"cpu", "memory", "data_wait"}
+    assert all(share in range(0, 101, 10) for share in job.utilisation.values())
+    figures = LedgerEntry.objects.get(job=job, kind="figure")
+    assert figures.bits == 11
     [tick] = queries.curves(job)
     assert (tick.step, tick.values) == (1, {"loss": 0.5})
     assert LedgerEntry.objects.filter(job=job, kind="tick", bits=tick.bits).count() == 1
@@ -91,6 +100,59 @@ def test_data_that_are_not_what_they_were_stop_the_job(cast: Cast, what: str) ->
     job.refresh_from_db()
     assert (job.state, job.reason) == ("failed", "data")
     assert leftovers() == []
+
+
+def test_without_budget_no_share_is_told(cast: Cast) -> None:
+    dataset = cast.version.dataset
+    dataset.policy = {"ledger": {"job_bits": 10}}
+    dataset.save()
+    job = submitted(cast)
+    engine.advance(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.utilisation) == ("finished", {})
+    assert not LedgerEntry.objects.filter(job=job, kind="figure").exists()
+
+
+LOUD = """
+import os, time, glovebox
+os.write(1, b"Kim Minsu 850101 " * 200_000)
+glovebox.log(1, loss=0.5)
+time.sleep(1.5)
+raise SystemExit(37)
+"""
+
+
+def test_a_log_never_lies_on_a_disk_in_plain_and_ends(cast: Cast, in_thread) -> None:
+    """Looked for in every file of the portal and of its work, while the job runs and after."""
+    dataset = cast.version.dataset
+    dataset.policy = {"isolation": {"log_bytes": 100_000}}
+    dataset.save()
+    job = submitted(cast, code=LOUD)
+    worker = in_thread(job.pk)
+    searched = 0
+    while worker.is_alive():
+        searched += _search(b"Minsu", except_for=job)
+        worker.join(0.1)
+    searched += _search(b"Minsu", except_for=job)
+    assert searched > 100
+    job.refresh_from_db()
+    log = storage.read_log(job)
+    assert log.startswith("Kim Minsu")
+    assert log.endswith("[cut after 100000 bytes]\n") and len(log) < 100_100
+    # Of the number that the program chose only this is kept.
+    assert (job.state, job.reason, job.exit_code) == ("failed", "exit", 1)
+
+
+def _search(word: bytes, *, except_for: Job) -> int:
+    """Assert that no file holds a word, but for the job's own code; return how many were read."""
+    read = 0
+    for top in (Path(settings.HOME), workplace.root()):
+        for path in top.rglob("*"):
+            if path.is_file() and path.name != "train.py":
+                with contextlib.suppress(FileNotFoundError):
+                    assert word not in path.read_bytes(), path
+                    read += 1
+    return read
 
 
 def test_an_exception_tells_type_file_and_line_only(cast: Cast) -> None:
