@@ -23,6 +23,7 @@ BENCHES = {
     "text": "text in a picture, one thread, against PP-OCRv6",
     "start": "an empty job in each backend against the same program bare",
     "training": "training a CNN sealed against bare",
+    "jobs": "twenty jobs queued at once on two cores against their own bare work",
     "audit": "verifying the audit chain against reading and hashing its rows",
     "pages": "pages of a full portal against an empty one",
 }
