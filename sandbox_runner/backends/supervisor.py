@@ -24,6 +24,7 @@ import resource
 import select
 import stat
 import sys
+import time
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -251,6 +252,28 @@ def start(plan: dict, root: bool) -> int:  # type: ignore[type-arg]
     os._exit(125)
 
 
+def bury() -> None:
+    """End and bury what the sandbox's first process has left to us.
+
+    bwrap ends before the first process of the namespace; when that is gone the kernel has ended
+    everything in it. As a rule it is dying already. But where bwrap was killed before that process
+    had asked to die with it, nobody else would ever end it.
+    """
+    while True:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                for child in file.read().split():
+                    os.kill(int(child), SIGKILL)
+        except OSError:
+            pass  # it has just gone
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            time.sleep(0.002)
+
+
 def watch(pid: int, control: _socket.socket) -> None:
     """Wait for the sandbox, or end it when the runner says so or is gone."""
     process = os.pidfd_open(pid)
@@ -268,13 +291,7 @@ def watch(pid: int, control: _socket.socket) -> None:
             if not control.recv(64):
                 poll.unregister(control)
     _, status = os.waitpid(pid, 0)
-    # bwrap ends before the first process of the namespace, which then is ours to bury; when that
-    # is gone the kernel has ended everything in the namespace.
-    try:
-        while True:
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+    bury()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = (
         f'{{"ended": {os.waitstatus_to_exitcode(status)}, '

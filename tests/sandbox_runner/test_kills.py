@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import os
 import pickle
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,12 +25,13 @@ import pytest
 
 from policies.document import Policy
 from sandbox_runner.backends.choice import missing
+from sandbox_runner.backends.local import FIRST_UID, SUPERVISOR
 from sandbox_runner.lifecycle import OUTCOME, sweep
 from sandbox_runner.scratch import PREFIX
 from sandbox_runner.spec import JobSpec
 from tests.trail import Trail
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.slow]
+pytestmark = [pytest.mark.sandbox]
 
 SEED = int(os.environ.get("GLOVEBOX_SEED", "4"))
 WEIGHTS = 4 << 20
@@ -70,6 +73,47 @@ def killed_at(command: tuple[object, ...], seconds: float) -> Trail:
     return trail
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="lays out mounts without a user namespace")
+@pytest.mark.parametrize("how", ["the runner dies", "its first process ends"])
+def test_a_process_that_its_starter_did_not_take_along_ends_too(how: str) -> None:
+    """bwrap, killed in the moment before its child asked to die with it, leaves such a one."""
+    seconds = 60 if how == "the runner dies" else 0.3
+    plan = {
+        **{name: [] for name in ("cgroups", "directories", "binds", "memory", "keep")},
+        **{name: {} for name in ("files", "links", "rlimits", "env")},
+        **dict.fromkeys(("uid", "gid"), FIRST_UID),
+        "program": "/bin/sh",
+        "argv": ["sh", "-c", f"setsid sleep 60 & sleep {seconds}"],
+    }
+    given = os.memfd_create("plan", 0)
+    os.write(given, marshal.dumps(plan))
+    os.lseek(given, 0, os.SEEK_SET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = [sys.executable, "-I", "-S", str(SUPERVISOR), str(given), str(theirs.fileno())]
+    supervisor = subprocess.Popen(words, pass_fds=[given, theirs.fileno()])
+    trail = Trail(supervisor.pid)
+    theirs.close()
+    os.close(given)
+    try:
+        assert b"started" in ours.recv(4096)
+        wait_until(lambda: len(trail.living()) >= 2)
+        if how == "the runner dies":
+            ours.close()
+        supervisor.wait(5)
+    finally:
+        supervisor.kill()
+        ours.close()
+    trail.end()
+    assert trail.wait(5) < 5
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def where(workdir: Path) -> str:
     """Return how far a job had come when its runner was killed."""
     steps = {"outcome.json": "ended", "trained.json": "collecting", "log": "running",
@@ -77,6 +121,7 @@ def where(workdir: Path) -> str:
     return next((step for name, step in steps.items() if (workdir / name).exists()), "before")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "moments"), [("bubblewrap", 50), ("gvisor", 10)])
 def test_a_runner_killed_at_random_moments(
     job: Callable[..., JobSpec],
@@ -144,9 +189,11 @@ def test_a_runner_killed_at_random_moments(
             f"the last process was gone after at most {slowest:.2f} s"
         )
     assert outcomes == {"finished exit": moments}
+    assert slowest < 5
     assert not +left
 
 
+@pytest.mark.slow
 def test_the_command_killed_at_random_moments_leaves_no_plaintext(
     job: Callable[..., JobSpec],
     dataset: Path,

@@ -135,4 +135,5 @@ def test_a_worker_killed_at_random_moments(
             f"the last process was gone after at most {slowest:.2f} s"
         )
     assert outcomes == {"finished exit": MOMENTS}
+    assert slowest < 5
     assert not +left
