@@ -158,6 +158,16 @@ class ArchivePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """What may be kept inside between the jobs of a grant; 0 bytes: nothing."""
+
+    bytes: Annotated[int, Lower(0, 2**40), BYTES]
+    grant_bytes: Annotated[int, Lower(0, 2**44), BYTES]
+    files: Annotated[int, Lower(1, 1_000_000)]
+    days: Annotated[int, Lower(1, 366)]
+
+
+@dataclass(frozen=True, slots=True)
 class SubmissionPolicy:
     """What a job may contain and ask for."""
 
@@ -172,6 +182,7 @@ class SubmissionPolicy:
     defaults: ResourcePolicy
     maximum: ResourcePolicy
     archive: ArchivePolicy
+    checkpoint: CheckpointPolicy
 
 
 @dataclass(frozen=True, slots=True)

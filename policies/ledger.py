@@ -162,6 +162,10 @@ def round_share(share: float) -> int:
     return 10 * round(10 * min(1.0, max(0.0, share)))
 
 
+# Kept, too large, too many bytes for the grant, or nothing there.
+CHECKPOINT_BITS = 2
+
+
 def bits_of_shares(count: int) -> int:
     """Return what so many shares of :func:`round_share` can say: each is one of eleven."""
     return math.ceil(count * math.log2(11))

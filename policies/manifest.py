@@ -55,6 +55,23 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Whether a job keeps a checkpoint inside, and whose it goes on from (a job's number or 0)."""
+
+    keep: bool = False
+    source: int = 0
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return the section as it stands in a manifest."""
+        found: dict[str, Any] = {"keep": True} if self.keep else {}
+        return found | ({"from": self.source} if self.source else {})
+
+
+#: In /output: what a job leaves there may be kept inside, and never leaves.
+CHECKPOINT_FOLDER = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A checked ``glovebox.toml``. Exactly one of ``entrypoint`` and ``recipe`` is set.
 
@@ -71,6 +88,7 @@ class Manifest:
     metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
     outputs: Outputs = field(default_factory=Outputs)
     config: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     def as_mapping(self) -> dict[str, Any]:
         """Return JSON values; ``submission.manifest_from_mapping`` reads them back as equal."""
@@ -84,6 +102,7 @@ class Manifest:
             "metrics": {name: spec.as_mapping() for name, spec in self.metrics.items()},
             "outputs": self.outputs.as_mapping(),
             "config": dict(self.config),
+            "checkpoint": self.checkpoint.as_mapping(),
         }
 
     def with_datasets(self, datasets: Mapping[str, str]) -> Manifest:

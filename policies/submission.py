@@ -10,7 +10,14 @@ from policies.archive import ArchiveMember, check_archive
 from policies.config_values import read_config
 from policies.document import Policy
 from policies.errors import Invalid, _
-from policies.manifest import Manifest, Outputs, Resources, default_resources
+from policies.manifest import (
+    CHECKPOINT_FOLDER,
+    Checkpoint,
+    Manifest,
+    Outputs,
+    Resources,
+    default_resources,
+)
 from policies.metrics import MetricSpec, read_metrics
 from policies.names import (
     BUILD,
@@ -32,7 +39,9 @@ from policies.quantities import (
 from policies.toml_text import read_toml
 
 __all__ = [
+    "CHECKPOINT_FOLDER",
     "ArchiveMember",
+    "Checkpoint",
     "Manifest",
     "MetricSpec",
     "Outputs",
@@ -59,6 +68,7 @@ _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "metrics": None,
     "outputs": ("weights", "metrics", "config"),
     "config": None,
+    "checkpoint": ("keep", "from"),
 }
 
 
@@ -109,7 +119,30 @@ def manifest_from_mapping(
         metrics=read_metrics(sections["metrics"], policy),
         outputs=_read_outputs(sections["outputs"], policy),
         config=read_config(sections["config"], policy.submission.config_bytes),
+        checkpoint=_read_checkpoint(sections["checkpoint"], policy),
     )
+
+
+def _read_checkpoint(section: Mapping[str, Any], policy: Policy) -> Checkpoint:
+    keep = section.get("keep", False)
+    if not isinstance(keep, bool):
+        raise Invalid(
+            _("This must be true or false."), field="checkpoint.keep", code="manifest.type"
+        )
+    source = _whole(section["from"], "checkpoint.from") if "from" in section else 0
+    if "from" in section and source < 1:
+        raise Invalid(
+            _("Write the number of the job whose checkpoint to go on from."),
+            field="checkpoint.from",
+            code="manifest.checkpoint",
+        )
+    if (keep or source) and not policy.submission.checkpoint.bytes:
+        raise Invalid(
+            _("This dataset's policy keeps no checkpoints."),
+            field="checkpoint",
+            code="manifest.checkpoint",
+        )
+    return Checkpoint(keep, source)
 
 
 def _read_sections(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -338,6 +371,13 @@ def _read_outputs(section: Mapping[str, Any], policy: Policy) -> Outputs:
             most=policy.submission.outputs,
         )
     names = [*outputs.weights, outputs.metrics, outputs.config]
+    if any(path_key(name).split("/")[0] == CHECKPOINT_FOLDER for name in names):
+        raise Invalid(
+            _("What lies in {folder}/ stays inside; give this output another place."),
+            field="outputs",
+            code="manifest.outputs",
+            folder=CHECKPOINT_FOLDER,
+        )
     if len({path_key(name) for name in names}) != len(names):
         raise Invalid(
             _("Each output needs a name of its own."), field="outputs", code="manifest.outputs"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from policies.document import Policy
-from policies.submission import Manifest
+from policies.submission import CHECKPOINT_FOLDER, Manifest
 from sandbox_runner.regular_files import NotRegular, copy_hashed, open_plain, walk
 from sandbox_runner.spec import Artefact, Rejected
 
@@ -48,6 +48,8 @@ def collect(
     try:
         names = manifest.outputs.names
         for found in walk(top, entries=ENTRIES):
+            if found.path.split("/")[0] == CHECKPOINT_FOLDER:
+                continue  # stays inside; not even its names are told
             if isinstance(found, Rejected):
                 rejected.append(found)
             elif found.path not in names:

@@ -207,6 +207,7 @@ def train(
             "GLOVEBOX_CODE": "/code",
             "GLOVEBOX_DATA": "/data",
             "GLOVEBOX_OUTPUT": "/output",
+            **({"GLOVEBOX_CHECKPOINT": "/checkpoint"} if spec.checkpoint else {}),
         },
         image=spec.manifest.image,
         workdir="/code",
@@ -321,6 +322,8 @@ def _mounts(spec: JobSpec, workdir: Path) -> tuple[Mount, ...]:
     mounts = [Mount(workdir / CODE, "/code"), Mount(ROOM / "inside", INSIDE)]
     if spec.manifest.recipe:
         mounts.append(Mount(ROOM / "recipes", RECIPES))
+    if spec.checkpoint is not None:
+        mounts.append(Mount(spec.checkpoint, "/checkpoint"))
     for slug, directory in spec.datasets.items():
         place = directory if _is_staged(directory) else workdir / DATA / slug
         mounts.append(Mount(place.absolute(), f"/data/{slug}"))

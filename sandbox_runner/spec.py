@@ -141,6 +141,8 @@ class JobSpec:
     limits: Limits
     backend: str = "auto"
     minimum_isolation: str = "bubblewrap"
+    #: The plain files of an earlier job's checkpoint, seen read-only as /checkpoint.
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)

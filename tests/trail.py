@@ -125,7 +125,8 @@ class Trail:
         while self.namespaces:
             os.close(self.namespaces.popitem()[1])
         mounts = Path("/proc/self/mounts").read_text().splitlines()
-        groups = [path for path in CGROUPS.glob("**/glovebox/*") if path.is_dir()]
+        homes = (*CGROUPS.glob("*/glovebox"), CGROUPS / "glovebox")
+        groups = [path for home in homes if home.is_dir() for path in home.iterdir()]
         locks = [path.stem for path in place.directory().glob("*.lock")]
         return {
             "processes": self.alive(),

@@ -23,7 +23,7 @@ from portal.accounts.queries import roles_of
 from portal.audit.record import record
 from portal.catalog.models import DatasetVersion
 from portal.catalog.queries import policy_of
-from portal.jobs import ledger, storage
+from portal.jobs import checkpoints, ledger, storage
 from portal.jobs.archive import Archive
 from portal.jobs.models import Job, Submission
 from portal.jobs.transitions import LIVE, move
@@ -53,6 +53,7 @@ def read_submission(stream: BinaryIO, grant: Grant, policy: Policy) -> tuple[Arc
             number=version.number,
         )
     check_grant_covers(facts_of(grant), manifest.datasets)
+    checkpoints.check_source(grant, manifest.checkpoint.source)
     return archive, manifest
 
 

@@ -20,7 +20,7 @@ from portal.access.api import attachment
 from portal.access.models import Grant
 from portal.accounts.api import fields_of
 from portal.accounts.permissions import signed_in
-from portal.jobs import actions, queries
+from portal.jobs import actions, checkpoints, queries
 from portal.jobs import serializers as shapes
 from portal.jobs.models import Job, Submission
 from portal.plain_input import whole_number
@@ -128,6 +128,15 @@ class PriorityOf(APIView):
         priority = given.validated_data["priority"]
         actions.prioritise(by=signed_in(request), job=job, priority=priority)
         return Response(_shown(request, _job(request, pk)))
+
+
+class CheckpointOf(APIView):
+    """Remove the checkpoint that a job left: the grant's analysts and its holder."""
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, pk: int) -> Response:
+        checkpoints.remove_by(by=signed_in(request), job=get_object_or_404(Job, pk=pk))
+        return Response(status=204)
 
 
 class Curves(APIView):

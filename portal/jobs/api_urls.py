@@ -12,6 +12,7 @@ urlpatterns = [
     path("jobs/<int:pk>", api.OneJob.as_view(), name="api-job"),
     path("jobs/<int:pk>/cancel", api.Cancel.as_view(), name="api-job-cancel"),
     path("jobs/<int:pk>/priority", api.PriorityOf.as_view(), name="api-job-priority"),
+    path("jobs/<int:pk>/checkpoint", api.CheckpointOf.as_view(), name="api-job-checkpoint"),
     path("jobs/<int:pk>/curves", api.Curves.as_view(), name="api-job-curves"),
     path("jobs/<int:pk>/inspection", api.InspectionReport.as_view(), name="api-job-inspection"),
     path(

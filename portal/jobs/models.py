@@ -76,6 +76,8 @@ class Job(Leased):
     fault_line = models.PositiveIntegerField(default=0)
     # Shares of what it asked for, in steps of 10 %, where the budget had room for them.
     utilisation = models.JSONField(default=dict, blank=True)
+    # What became of the checkpoint that it asked to keep: a word of portal.jobs.checkpoints.WORDS.
+    checkpoint_state = models.CharField(max_length=10, blank=True)
     # The operator's facts; never shown to the applicant as they stand.
     exit_code = models.IntegerField(null=True)
     wall_seconds = models.FloatField(null=True)
@@ -229,6 +231,20 @@ class Artefact(models.Model):
 
     def __str__(self) -> str:
         return f"artefact {self.pk} of job {self.job_id}"
+
+
+class Checkpoint(models.Model):
+    """What a job left for later jobs of its grant: encrypted for workers, and for nobody else."""
+
+    job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="checkpoint")
+    grant = models.ForeignKey("access.Grant", on_delete=models.PROTECT, related_name="checkpoints")
+    bytes = models.PositiveBigIntegerField()
+    object_name = models.CharField(max_length=64, unique=True)
+    wrapped_key = models.BinaryField()  # by the data master key
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"checkpoint of job {self.job_id}"
 
 
 class Inspection(models.Model):

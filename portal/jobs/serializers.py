@@ -168,6 +168,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     seconds = serializers.SerializerMethodField()
     fault = serializers.SerializerMethodField()
     utilisation = serializers.SerializerMethodField()
+    checkpoint = serializers.CharField(source="checkpoint_state")
     verdict = serializers.SerializerMethodField()
     releases: Any = serializers.PrimaryKeyRelatedField(many=True, read_only=True)
     actions = serializers.SerializerMethodField()
@@ -195,6 +196,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "seconds",
             "fault",
             "utilisation",
+            "checkpoint",
             "resources",
             "priority",
             "curves_stopped",

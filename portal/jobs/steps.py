@@ -6,6 +6,7 @@ that transaction nothing of the attempt counts, whoever dies.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,10 +17,10 @@ from django.db import transaction
 from django.db.models import F
 
 from policies.document import Policy
-from policies.errors import CannotRun, Conflict, UserError
+from policies.errors import CannotRun, Conflict, Invalid, UserError
 from policies.ledger import bits_of_fault, bits_of_shares, round_share
 from policies.submission import manifest_from_mapping
-from portal.jobs import admission, ledger, staging, storage, workdir
+from portal.jobs import admission, checkpoints, ledger, staging, storage, workdir
 from portal.jobs.models import Artefact, Job, LedgerEntry, Node
 from portal.jobs.progress import Curves
 from portal.jobs.transitions import move
@@ -123,13 +124,23 @@ def run(job: Job, lease: Lease, node: Node) -> None:
             code = workdir.unpack(job, policy, folder)
             spec = _spec(job, code, folder / "artefacts", data, policy)
             lifecycle.prepare(spec, policy, folder)
+            if source := spec.manifest.checkpoint.source:
+                earlier = checkpoints.unpack(job, source, folder / "earlier")
+                spec = dataclasses.replace(spec, checkpoint=earlier)
         watch.check()
         shutil.rmtree(code)  # prepare has made its own copy
         with _memory_file() as log:
             result, reason = _train(job, lease, spec, policy, folder, log)
             kept = _keep_log(job, log)
+        packed = None
+        if spec.manifest.checkpoint.keep and reason != "lapsed":
+            packed = checkpoints.pack(job, folder / lifecycle.RAW, policy)
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
+    except Invalid as error:
+        if error.code != "checkpoint.missing":
+            raise
+        refuse(job, lease, "manifest", error)
     except Conflict as error:
         if error.code == "sandbox.busy":
             raise TryAgain("the sandbox of an earlier worker is still ending") from None
@@ -138,7 +149,7 @@ def run(job: Job, lease: Lease, node: Node) -> None:
         _not_run(job, lease, error)
     else:
         shares = lifecycle.utilisation(result, spec.limits)
-        _ended(job, lease, result, reason, policy, folder, shares, kept)
+        _ended(job, lease, result, reason, policy, folder, shares, kept, packed)
 
 
 def _memory_file() -> BinaryIO:
@@ -192,6 +203,7 @@ def _ended(
     folder: Path,
     shares: Mapping[str, float],
     kept: Mapping[str, Any],
+    packed: checkpoints.Packed | None,
 ) -> None:
     facts: dict[str, Any] = {
         "exit_code": lifecycle.zero_or_not(result.exit_code),
@@ -206,6 +218,9 @@ def _ended(
     lines = list(lifecycle.code_lines(folder / lifecycle.CODE).values())
     action = _ACTION_OF[result.state]
     with transaction.atomic():
+        lease.check()
+        if packed is not None:
+            facts["checkpoint_state"] = checkpoints.note(job, packed, policy)
         if result.fault is not None and ledger.charge(
             job, LedgerEntry.Kind.FAULT, policy, bits=bits_of_fault(lines)
         ):

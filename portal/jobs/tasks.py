@@ -8,7 +8,7 @@ from django.utils import timezone
 from policies.errors import Conflict
 from portal.access.models import Grant
 from portal.access.queries import usable
-from portal.jobs import actions, admission, engine, staging, workdir
+from portal.jobs import actions, admission, checkpoints, engine, staging, workdir
 from portal.jobs.line import free_rows
 from portal.jobs.models import Job, StagedUse
 from portal.jobs.transitions import LIVE
@@ -47,6 +47,7 @@ def sweep() -> None:
     lifecycle.sweep()
     staging.sweep(admission.this_node())
     workdir.sweep()
+    checkpoints.sweep()
 
 
 @task("jobs.estimate", queue="short")

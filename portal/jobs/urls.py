@@ -9,6 +9,7 @@ urlpatterns = [
     path("jobs/<int:pk>/live/", views.live, name="job-live"),
     path("jobs/<int:pk>/cancel/", views.cancel, name="job-cancel"),
     path("jobs/<int:pk>/priority/", views.prioritise, name="job-priority"),
+    path("jobs/<int:pk>/checkpoint/", views.checkpoint, name="job-checkpoint"),
     path("jobs/<int:pk>/log/", examination_views.log, name="job-log"),
     path("jobs/<int:pk>/findings/", examination_views.internal, name="job-internal"),
     path("submissions/<int:pk>/code/", examination_views.code, name="submission-code"),

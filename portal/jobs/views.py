@@ -22,7 +22,7 @@ from portal.access.queries import grants_usable_by
 from portal.accounts.models import Person
 from portal.catalog.queries import policy_of
 from portal.errors import sentence
-from portal.jobs import actions, queries
+from portal.jobs import actions, checkpoints, queries
 from portal.jobs.figures import official_figures
 from portal.jobs.forms import SubmissionForm
 from portal.jobs.models import Job
@@ -218,6 +218,7 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
         "shown": shown,
         "may": shown["actions"],
         "priorities": priorities_for(job, person),
+        "checkpoint": checkpoints.in_words(shown["checkpoint"]),
         "utilisation": [
             (gettext(USED[name]), share) for name, share in (shown["utilisation"] or {}).items()
         ],
@@ -260,6 +261,17 @@ def prioritise(request: HttpRequest, pk: int) -> HttpResponse:
         return HttpResponse(status=400)
     said = gettext("The job's place in line was changed.")
     pressed(request, lambda: actions.prioritise(by=person, job=job, priority=priority), said=said)
+    return redirect("job", pk)
+
+
+@require_POST
+@login_required
+def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
+    """Remove the checkpoint that a job left."""
+    person = reader(request)
+    job = get_object_or_404(Job.objects.all(), pk=pk)
+    said = gettext("The checkpoint was removed.")
+    pressed(request, lambda: checkpoints.remove_by(by=person, job=job), said=said)
     return redirect("job", pk)
 
 

@@ -400,3 +400,35 @@ def test_the_most_that_may_be_asked_is_given(manifest_values: dict[str, Any]) ->
     }
     resources = manifest_from_mapping(manifest_values, default_policy()).resources
     assert (resources.cpus, resources.gpus, resources.wall_seconds) == (16, 4, 172800)
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ('keep = "yes"', "checkpoint.keep"),
+        ("from = 0", "checkpoint.from"),
+        ("from = true", "checkpoint.from"),
+        ('from = "7"', "checkpoint.from"),
+        ("keep = true\nto = 3", "checkpoint.to"),
+    ],
+)
+def test_a_wrong_checkpoint_is_refused_by_field(section: str, field: str) -> None:
+    text = f'[job]\nentrypoint = "train.py"\n[checkpoint]\n{section}\n'
+    with pytest.raises(Invalid) as caught:
+        parse_manifest(text, default_policy())
+    assert caught.value.field == field
+
+
+def test_a_checkpoint_is_read_and_written_back() -> None:
+    text = '[job]\nentrypoint = "train.py"\n[checkpoint]\nkeep = true\nfrom = 7\n'
+    manifest = parse_manifest(text, default_policy())
+    assert (manifest.checkpoint.keep, manifest.checkpoint.source) == (True, 7)
+    assert manifest_from_mapping(manifest.as_mapping(), default_policy()) == manifest
+
+
+@pytest.mark.parametrize("name", ["checkpoint/model.safetensors", "Checkpoint/x.safetensors"])
+def test_no_output_lies_where_checkpoints_do(name: str) -> None:
+    text = f'[job]\nentrypoint = "train.py"\n[outputs]\nweights = ["{name}"]\n'
+    with pytest.raises(Invalid) as caught:
+        parse_manifest(text, default_policy())
+    assert caught.value.field == "outputs"

@@ -7,12 +7,24 @@ Only numpy is needed to import this; pydicom, Pillow and torch are used where th
 """
 
 from .datasets import Dataset, dataset
-from .outputs import config, log, manifest, output, save_config, save_metrics, save_weights
+from .outputs import (
+    checkpoint,
+    config,
+    keep,
+    log,
+    manifest,
+    output,
+    save_config,
+    save_metrics,
+    save_weights,
+)
 
 __all__ = [
     "Dataset",
+    "checkpoint",
     "config",
     "dataset",
+    "keep",
     "log",
     "manifest",
     "output",

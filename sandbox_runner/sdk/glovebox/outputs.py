@@ -60,6 +60,23 @@ def output(name: str) -> Path:
     return path
 
 
+def checkpoint() -> Path | None:
+    """Return the folder of the earlier job's checkpoint that ``[checkpoint] from`` names.
+
+    Read-only. None where the manifest names none, and at home.
+    """
+    place = os.environ.get("GLOVEBOX_CHECKPOINT")
+    return Path(place) if place else None
+
+
+def keep(name: str) -> Path:
+    """Return where to write a file of this job's own checkpoint (``[checkpoint] keep = true``).
+
+    It stays inside, for later jobs of the same grant.
+    """
+    return output(f"checkpoint/{name}")
+
+
 def _declared(key: str, default: str) -> str:
     value = manifest().get("outputs", {}).get(key, default)
     return str(value[0] if isinstance(value, list) else value)
