@@ -44,7 +44,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     worker = portal.add_parser("worker", help="do the work that pages only ask for")
     worker.add_argument("--queue", choices=("all", "short", "long"), default="all")
-    worker.add_argument("--processes", type=int, default=2)
+    worker.add_argument(
+        "--processes",
+        type=int,
+        default=None,
+        help="tasks at once; a job takes one while it runs (default: the cores, and two more)",
+    )
     worker.set_defaults(run=run_worker)
 
     beat = portal.add_parser("beat", help="find work that is due and ask for it again")
@@ -140,9 +145,11 @@ def run_worker(args: argparse.Namespace) -> int:
     """Work off the queue with Celery."""
     os.environ["GLOVEBOX_ROLE"] = "worker"
     queues = "short,long" if args.queue == "all" else args.queue
+    # Jobs run side by side as far as cores and memory reach, and other work beside them.
+    processes = args.processes or len(os.sched_getaffinity(0)) + 2
     return _replace_process(
         *("celery", "--app", "portal.celery", "worker", "--queues", queues),
-        *("--concurrency", str(args.processes), "--loglevel", "INFO"),
+        *("--concurrency", str(processes), "--loglevel", "INFO"),
         *("--hostname", f"{args.queue}-{os.getpid()}@%h"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     )

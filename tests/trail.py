@@ -115,13 +115,21 @@ class Trail:
             time.sleep(0.01)
         return time.monotonic() - began
 
-    def left(self, *names: str) -> dict[str, int]:
-        """Count what is left; ``names`` are of sandboxes, or parts of what was mounted."""
-        names = (*names, *self.groups)
+    def _held(self) -> set[str]:
+        """Return the namespaces that a living process is in."""
         held: set[str] = set()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 held |= _namespaces(entry.name) & set(self.namespaces)
+        return held
+
+    def left(self, *names: str) -> dict[str, int]:
+        """Count what is left; ``names`` are of sandboxes, or parts of what was mounted."""
+        names = (*names, *self.groups)
+        # Somebody whom nobody saw being born may be dying still.
+        until = time.monotonic() + 5
+        while (held := self._held()) and time.monotonic() < until:
+            time.sleep(0.05)
         while self.namespaces:
             os.close(self.namespaces.popitem()[1])
         mounts = Path("/proc/self/mounts").read_text().splitlines()

@@ -193,6 +193,24 @@ def test_a_collection_that_was_killed_goes_on_without_training_again(
     assert len(outcome.artefacts) == 2
 
 
+def test_what_a_runner_left_that_was_killed_while_it_cleared_is_cleared(
+    job: Job, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job(TRAIN)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "_clear", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(spec, policy, tmp_path / "work")
+    assert (tmp_path / "work" / "data").exists()
+
+    assert run_job(spec, policy, tmp_path / "work").state == "finished"
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"log", OUTCOME}
+
+
 RUNNER = """
 import pickle, sys
 from pathlib import Path

@@ -19,6 +19,7 @@ from django.utils import timezone
 from portal import workplace
 from portal.access.models import Grant
 from portal.jobs import actions, engine, queries, steps, storage, tasks
+from portal.jobs.line import OCCUPYING
 from portal.jobs.models import Inspection, Job, JobStep, StagedCopy, StagedUse, Tick
 from sandbox_runner.backends.local import outer_uid
 from tests.portal.cast import Cast
@@ -108,6 +109,56 @@ def test_two_workers_on_one_job_run_it_once(cast: Cast, in_thread) -> None:
     job.refresh_from_db()
     assert (job.state, job.runs) == ("finished", 1)
     assert JobStep.objects.filter(job=job, state="running").count() == 1
+
+
+ONE_OF_MANY = """
+import time, glovebox
+time.sleep(2)
+glovebox.save_metrics(rows=1, loss=0.5)
+# {number}
+"""
+
+
+def test_jobs_run_side_by_side_and_never_beyond_the_machine(
+    cast: Cast, in_thread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four jobs of one core each on two cores, by as many workers as there are jobs."""
+    monkeypatch.setenv("GLOVEBOX_NODE_CPUS", "2")
+    monkeypatch.setenv("GLOVEBOX_NODE_MEMORY", "8Gi")
+    grant = cast.granted()
+    jobs = [submitted(cast, grant, code=ONE_OF_MANY.format(number=n)) for n in range(4)]
+    most, reasons = 0, set()
+    until = time.monotonic() + 120
+    workers = {job.pk: in_thread(job.pk) for job in jobs}
+    while Job.objects.exclude(state__in=("finished", "failed", "stopped", "refused")).exists():
+        assert time.monotonic() < until
+        rows = list(Job.objects.values_list("state", "waiting"))
+        most = max(most, sum(state in OCCUPYING for state, _waiting in rows))
+        assert most <= 2
+        reasons |= {waiting for state, waiting in rows if state == "queued"}
+        for pk, worker in workers.items():
+            if not worker.is_alive():
+                # As beat does.
+                workers[pk] = in_thread(pk)
+        time.sleep(0.1)
+    assert most == 2
+    assert "cpus" in reasons
+    assert set(Job.objects.values_list("state", "reason")) == {("finished", "exit")}
+
+
+def test_what_a_dead_worker_left_of_an_ended_job_is_swept(cast: Cast) -> None:
+    ended, live = submitted(cast, code=SLOW), submitted(cast, code=SLEEPS)
+    Job.objects.filter(pk=ended.pk).update(state="stopped", reason="cancelled")
+    for job in (ended, live):
+        folder = workplace.folder(f"job-{job.pk}-run-1")
+        (folder / "data").mkdir()
+        (folder / "data" / "plain").write_text("a picture")
+        (folder / "data").chmod(0o500)
+    tasks.sweep()
+    assert [path.name for path in workplace.root().iterdir()] == [f"job-{live.pk}-run-1"]
+    Job.objects.filter(pk=live.pk).update(state="stopped", reason="cancelled")
+    tasks.sweep()
+    assert not list(workplace.root().iterdir())
 
 
 WORKER = """
