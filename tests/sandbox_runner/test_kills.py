@@ -26,8 +26,9 @@ import pytest
 
 from policies.document import Policy
 from sandbox_runner.backends.choice import missing
-from sandbox_runner.backends.local import FIRST_UID, SUPERVISOR
+from sandbox_runner.backends.local import SUPERVISOR
 from sandbox_runner.lifecycle import OUTCOME, sweep
+from sandbox_runner.place import FIRST_UID
 from sandbox_runner.scratch import PREFIX
 from sandbox_runner.spec import JobSpec
 from tests.trail import Trail

@@ -21,7 +21,7 @@ from portal.access.models import Grant
 from portal.jobs import actions, engine, queries, steps, storage, tasks
 from portal.jobs.line import OCCUPYING
 from portal.jobs.models import Inspection, Job, JobStep, StagedCopy, StagedUse, Tick
-from sandbox_runner.backends.local import outer_uid
+from sandbox_runner.place import outer_uid
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import SLEEPS, submitted
 
