@@ -215,6 +215,21 @@ class IsolationPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StagingPolicy:
+    """How the plain copy of a version lies on a machine, and how long it outlives its last job.
+
+    A version with at least ``pack_files`` files of at most ``pack_file_bytes`` has these in shards;
+    with ``paths`` they stand under their paths, too, and take twice the room. Less of it in plain,
+    and for a shorter time, is tighter.
+    """
+
+    warm: Annotated[int, Lower(0, 7 * 86400), SECONDS]
+    paths: Annotated[bool, MUST_NOT]
+    pack_files: Annotated[int, Lower(1, 1_000_000_000)]
+    pack_file_bytes: Annotated[int, Higher(1, 2**26), BYTES]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole policy of an installation or of one dataset."""
 
@@ -227,6 +242,7 @@ class Policy:
     release: ReleasePolicy
     ledger: LedgerPolicy
     isolation: IsolationPolicy
+    staging: StagingPolicy
 
 
 @cache
