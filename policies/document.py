@@ -39,6 +39,9 @@ ISOLATION_ORDER = ("bubblewrap", "gvisor", "kata")
 PROFILE_ORDER = ("research", "basic", "mammography")
 # What a security officer looks at: a sample, or every image of the version.
 EXAMINATION_ORDER = ("sample", "every")
+# Where data may lie in plain: memory that is never swapped to a plain disk or an encrypted disk, as
+# far as the machine can tell; or wherever the work folder is.
+PLAIN_PLACE_ORDER = ("any", "encrypted")
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -55,6 +58,8 @@ class DeploymentPolicy:
     """What the owner of the machine sets; no dataset touches it."""
 
     tick_seconds: Annotated[int, Lower(1, 86400)]
+    plain_place: Annotated[str, Ordered(PLAIN_PLACE_ORDER)]
+    warm: Annotated[int, Lower(0, 7 * 86400), SECONDS]
     images: Mapping[str, Image]
 
 

@@ -42,7 +42,26 @@ BLOCK: Final = 4096
 
 
 class NoRoom(CannotRun):
-    """The place for plain data has no room for this version; nothing of it was left there."""
+    """The place for plain data has no room for this version; nothing of it was left there.
+
+    ``needed`` and ``free`` are bytes, both 0 where the place became full in between.
+    """
+
+    def __init__(self, needed: int = 0, free: int = 0) -> None:
+        self.needed, self.free = needed, free
+        message = "The disk or memory for plain data became full while the data was staged."
+        if needed:
+            message = (
+                "The data needs {needed} MiB in plain, and there are {free} MiB free where it "
+                "would lie."
+            )
+        super().__init__(
+            message,
+            code="stage.room",
+            field="data",
+            needed=-(-needed // 2**20),
+            free=free // 2**20,
+        )
 
 
 def stage(
@@ -77,7 +96,7 @@ def stage(
         remove(target)
         _remove_tree(partial)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(0, 0) from None
+            raise NoRoom from None
         raise
     finally:
         os.close(lock)
@@ -286,20 +305,4 @@ def _check_room(planned: filling.Plan, place: Path) -> None:
     free = room.f_bavail * room.f_frsize
     needed = planned.bytes + BLOCK * planned.files
     if needed > free or (room.f_files and planned.files > room.f_favail):
-        raise _no_room(needed, free)
-
-
-def _no_room(needed: int, free: int) -> NoRoom:
-    if not needed:
-        return NoRoom(
-            "The disk or memory for plain data became full while the data was staged.",
-            code="stage.room",
-            field="data",
-        )
-    return NoRoom(
-        "The data needs {needed} MiB in plain, and there are {free} MiB free where it would lie.",
-        code="stage.room",
-        field="data",
-        needed=-(-needed // 2**20),
-        free=free // 2**20,
-    )
+        raise NoRoom(needed, free)

@@ -48,8 +48,14 @@ def this_node() -> Node:
 def machine_policy(dataset: Dataset) -> Policy:
     """Return a dataset's policy with what this machine's owner set."""
     policy = policy_of(dataset)
-    named = os.environ.get("GLOVEBOX_TICK_SECONDS")
-    return deploy(policy, {"tick_seconds": int(named)}) if named else policy
+    settings: dict[str, object] = {}
+    if ticks := os.environ.get("GLOVEBOX_TICK_SECONDS"):
+        settings["tick_seconds"] = int(ticks)
+    if place := os.environ.get("GLOVEBOX_PLAIN_PLACE"):
+        settings["plain_place"] = place
+    if warm := os.environ.get("GLOVEBOX_WARM"):
+        settings["warm"] = warm
+    return deploy(policy, settings) if settings else policy
 
 
 def resources_of(job: Job) -> Resources:

@@ -32,7 +32,7 @@ def inspect(job: Job, lease: Lease, node: Node) -> None:
     policy = admission.machine_policy(job.version.dataset)
     try:
         data = staging.use(job, node, sealed=True, lease=lease)
-    except staging.DATA_FAULTS:
+    except (*staging.DATA_FAULTS, staging.TooLarge):
         move(job, "fail", lease=lease, reason="data")
         return
     with transaction.atomic():

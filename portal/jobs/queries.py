@@ -34,6 +34,7 @@ WAITING: Mapping[str, str] = {
     "memory": _("It waits for memory: {wanted} are asked for, {free} are free now."),
     "gpus": _("It waits for {wanted} GPUs; {free} are free now."),
     "staging": _("The data are being decrypted and verified."),
+    "room": _("It waits for room for the data: {wanted} are needed, {free} are free now."),
     "collecting": _("Its files are being collected."),
     "inspecting": _("Its files are being inspected."),
     "retry": _("The last attempt did not end; it is tried again shortly."),

@@ -211,7 +211,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         code, facts = queries.waiting_of(job)
         if code not in queries.WAITING:
             return None
-        if code == "memory":
+        if code in ("memory", "room"):
             facts = {name: format_bytes(value) for name, value in facts.items()}
         return {
             "code": code,

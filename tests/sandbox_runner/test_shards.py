@@ -352,10 +352,10 @@ def test_a_sealed_row_that_spells_its_file_otherwise_still_seals_it(
 
 def test_a_steward_may_leave_less_in_plain_and_not_more() -> None:
     base = default_policy()
-    assert base.staging.warm == 0
+    assert base.deployment.warm == 0
     tighter = tighten(base, {"staging": {"paths": False, "pack_files": 10}})
     assert tighter.staging.paths is False
-    for looser in ({"warm": "10m"}, {"pack_files": 10_000_000}, {"pack_file_bytes": "1Ki"}):
+    for looser in ({"warm": "2h"}, {"pack_files": 10_000_000}, {"pack_file_bytes": "1Ki"}):
         with pytest.raises(Invalid) as error:
             tighten(base, {"staging": looser})
         assert error.value.field.startswith("staging.")
