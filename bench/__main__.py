@@ -23,6 +23,8 @@ BENCHES = {
     "text": "text in a picture, one thread, against PP-OCRv6",
     "start": "an empty job in each backend against the same program bare",
     "training": "training a CNN sealed against bare",
+    "staging": "staging a version against dd of the same bytes with fsync, cold",
+    "reading": "reading small images through the SDK against opening each, and one large file",
     "audit": "verifying the audit chain against reading and hashing its rows",
     "pages": "pages of a full portal against an empty one",
 }

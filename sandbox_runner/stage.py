@@ -127,13 +127,14 @@ def unstage(target: Path) -> None:
 
 def remove(target: Path) -> None:
     """Remove a staged directory, its shards and its record, even where they are read-only."""
-    _record_path(target).unlink(missing_ok=True)
+    # The directory goes first: what a kill leaves beside it, without it, is swept.
     for place in (target, _shards_path(target)):
         if place.exists():
             # Renamed first: half of a version must never stand under the name of the whole.
             dying = target.parent / f"{PARTIAL}{target.name}-{secrets.token_hex(6)}"
             place.rename(dying)
             _remove_tree(dying)
+    _record_path(target).unlink(missing_ok=True)
 
 
 def sweep(parent: Path) -> int:

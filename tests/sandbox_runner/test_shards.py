@@ -9,9 +9,11 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -93,6 +95,78 @@ def test_user_code_reads_the_same_whatever_the_form(
         assert data.read({"file": name}) == (many / name).read_bytes()
 
 
+def test_a_second_pass_reads_mapped_memory_and_the_same_bytes(many: Path, tmp_path: Path) -> None:
+    data = staged(many, tmp_path / "in", ALONE)
+    assert data.shards is not None
+    wanted = [content_of(number) for number in range(30, 300)]
+
+    for _epoch in range(3):
+        assert [content for _row, content in data.stream("train")] == wanted
+        assert [data.read(row) for row in data.rows] == wanted
+
+    assert str(data.shards.folder / "shard-00000") in Path("/proc/self/maps").read_text()
+    assert pickle.loads(pickle.dumps(data)).read(data.rows[0]) == wanted[0]
+
+
+def test_rows_that_are_packed_and_rows_that_are_not_come_in_their_order(
+    many: Path, tmp_path: Path
+) -> None:
+    data = staged(many, tmp_path / "in", ALONE)
+    names = ["s10/100.bin", "large.bin", "./s11/110.bin", "s12/120.bin", "empty.bin"]
+
+    read = [content for _row, content in data.stream([{"file": name} for name in names])]
+
+    assert read == [(many / name).read_bytes() for name in names]
+
+
+def test_a_file_that_is_not_there_is_named(many: Path, tmp_path: Path) -> None:
+    for policy in (None, PACKED):
+        data = staged(many, tmp_path / f"in-{policy is None}", policy)
+        for read in (data.read, data.open, data.size, data.load):
+            with pytest.raises(FileNotFoundError, match=r"s99/1\.png"):
+                read({"file": "s99/1.png"})
+        with pytest.raises(ValueError, match="column called file"):
+            data.read({"name": "s10/100.bin"})
+        with pytest.raises(ValueError, match=r"s10/100\.bin of many"):
+            data.load({"file": "s10/100.bin"})
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_staging_killed_at_any_moment_is_whole_or_nothing(
+    seed: int, many: Path, tmp_path: Path
+) -> None:
+    manifest = stage.manifest_of(many, "many", "1")
+    target = tmp_path / "in" / "many"
+    (ready, told) = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(told, b"!")
+        with contextlib.suppress(BaseException):
+            while True:
+                stage.stage(manifest, stage.open_in(many), target, policy=PACKED)
+                stage.unstage(target)
+        os._exit(1)
+    os.read(ready, 1)
+    time.sleep(seed * 0.004)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for end in (ready, told):
+        os.close(end)
+
+    whole = stage.staged(target) is not None
+    if whole:
+        data = open_dataset(target, "many", stage.shards_of(target))
+        assert {row["file"]: data.read(row) for row in data.rows} == {
+            f"s{number // 10:02d}/{number}.bin": content_of(number) for number in range(30, 300)
+        }
+    if target.parent.is_dir():
+        assert stat.S_IMODE(target.parent.stat().st_mode) == 0o700
+        stage.sweep(target.parent)
+        assert target.exists() == whole, "what stands under the name is the whole version"
+        stage.unstage(target)
+        assert list(target.parent.iterdir()) == []
+
+
 def test_small_files_stand_under_their_paths_unless_the_policy_says_no(
     many: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +186,7 @@ def test_nothing_sealed_is_in_the_shards(many: Path, tmp_path: Path) -> None:
     data = staged(many, tmp_path / "in", PACKED)
     assert data.shards is not None
 
-    assert not any(name[:3] in ("s00", "s01", "s02") for name in data.shards.names())
+    assert not any(name[:3] in ("s00", "s01", "s02") for name in data.shards.numbers)
     packed = b"".join(shard.read_bytes() for shard in data.shards.folder.glob("shard-*"))
     assert content_of(30) in packed
     assert not any(f"<{number}>".encode() in packed for number in range(30))
@@ -231,7 +305,7 @@ def test_any_files_come_back_in_any_order(
     assert len(shards) == len(contents)
     assert list(shards.stream(order)) == [contents[number] for number in order]
     assert [shards.read(number) for number in order] == [contents[number] for number in order]
-    assert [shards.find(f"{number}/a.bin") for number in order] == order
+    assert [shards.numbers[f"{number}/a.bin"] for number in order] == order
 
 
 @pytest.mark.parametrize("at", [0, 1, 150, 271])
@@ -345,7 +419,7 @@ def test_a_sealed_row_that_spells_its_file_otherwise_still_seals_it(
     data = staged(many, tmp_path / "in", PACKED)
 
     assert data.shards is not None
-    assert data.shards.find("s10/100.bin") is None
+    assert "s10/100.bin" not in data.shards.numbers
     assert not (data.path / "s10/100.bin").exists()
     assert (data.path / "s10/101.bin").exists()
 

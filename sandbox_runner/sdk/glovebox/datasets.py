@@ -66,14 +66,18 @@ class Dataset:
     @property
     def splits(self) -> dict[str, int]:
         """How many rows each split has; a sealed one is never there."""
-        counts: dict[str, int] = {}
-        for row in self.rows:
-            counts[split_of(row)] = counts.get(split_of(row), 0) + 1
-        return counts
+        return {name: len(rows) for name, rows in self._splits.items()}
 
     def split(self, name: str) -> tuple[Row, ...]:
         """Return the rows of one split: train, validation (sealed ones are never there)."""
-        return tuple(row for row in self.rows if split_of(row) == name)
+        return self._splits.get(name, ())
+
+    @functools.cached_property
+    def _splits(self) -> Mapping[str, tuple[Row, ...]]:
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(split_of(row), []).append(row)
+        return {name: tuple(rows) for name, rows in found.items()}
 
     def file(self, row: Row) -> Path:
         """Return where the row's file is, for a library that opens by path.
@@ -94,11 +98,13 @@ class Dataset:
 
         Raises ``FileNotFoundError`` naming a file that the dataset does not hold.
         """
-        number = self._number(row)
-        if number is not None:
-            return self.shards.read(number)  # type: ignore[union-attr]
-        with self._by_path(row) as file:
-            return file.read()
+        number = self._numbers.get(row.get("file", ""))
+        if number is None:
+            number = self._number(row)
+            if number is None:
+                with self._by_path(row) as file:
+                    return file.read()
+        return self.shards.read(number)  # type: ignore[union-attr]
 
     def open(self, row: Row) -> BinaryIO:
         """Return the row's file open for reading, as ``Image.open`` and ``dcmread`` take it."""
@@ -120,17 +126,35 @@ class Dataset:
 
         The fastest way to read everything once: neighbours are read together.
         """
-        wanted = self.split(rows) if isinstance(rows, str) else rows
-        numbers = [self._number(row) for row in wanted]
-        at = 0
-        for packed, group in itertools.groupby(numbers, lambda number: number is not None):
+        if isinstance(rows, str):
+            wanted: Sequence[Row] = self.split(rows)
+            if rows not in self._places:  # every epoch asks for the same
+                self._places[rows] = self._all_packed(wanted)
+            numbers = self._places[rows]
+        else:
+            wanted, numbers = rows, self._all_packed(rows)
+        if numbers is None or self.shards is None:
+            return self._mixed(wanted)
+        return zip(wanted, self.shards.stream(numbers), strict=True)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, NDArray[np.int64] | None]:
+        return {}
+
+    def _all_packed(self, rows: Sequence[Row]) -> NDArray[np.int64] | None:
+        """Return where rows stand in the shards, None unless all of them do."""
+        place = self._numbers.get
+        numbers = [place(row.get("file", ""), -1) for row in rows]
+        return None if -1 in numbers else np.array(numbers, dtype=np.int64)
+
+    def _mixed(self, rows: Sequence[Row]) -> Iterator[tuple[Row, bytes]]:
+        for packed, group in itertools.groupby(rows, lambda row: self._number(row) is not None):
             run = list(group)
-            part = wanted[at : at + len(run)]
-            at += len(run)
-            if packed:
-                yield from zip(part, self.shards.stream(run), strict=True)  # type: ignore
+            if packed and self.shards is not None:
+                numbers = [number for row in run if (number := self._number(row)) is not None]
+                yield from zip(run, self.shards.stream(numbers), strict=True)
             else:
-                for row in part:
+                for row in run:
                     yield row, self.read(row)
 
     def load(self, row: Row) -> NDArray[Any]:
@@ -199,11 +223,14 @@ class Dataset:
         targets = np.array([self.target(row, positive_label) for row in rows], dtype=np.int64)
         return pixels, targets, [row.get("subject", "") for row in rows]
 
+    @functools.cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return self.shards.numbers if self.shards is not None else {}
+
     def _number(self, row: Row) -> int | None:
-        if self.shards is None:
-            return None
-        number = self.shards.find(row["file"])
-        return number if number is not None else self.shards.find(_relative(row).as_posix())
+        number = self._numbers.get(row.get("file", ""))
+        # A table may write a path in another way, such as ./s1/1.png.
+        return number if number is not None else self._numbers.get(_relative(row).as_posix())
 
     def _by_path(self, row: Row) -> BinaryIO:
         try:
@@ -276,6 +303,8 @@ def _prepared_as(
 
 
 def _relative(row: Row) -> PurePosixPath:
+    if not row.get("file"):
+        raise ValueError("a row of labels.csv names no file: is there a column called file?")
     relative = PurePosixPath(row["file"])
     if relative.is_absolute() or ".." in relative.parts:
         raise ValueError("a file of labels.csv is outside of its dataset")
@@ -304,7 +333,7 @@ def open_dataset(path: Path, slug: str, shards: Path | None = None) -> Dataset:
     else:
         found = {PurePosixPath(p.relative_to(path).as_posix()) for p in path.rglob("*")}
         if packed is not None:
-            found |= {PurePosixPath(name) for name in packed.names()}
+            found |= {PurePosixPath(name) for name in packed.numbers}
         rows = [
             {"file": str(p), "subject": p.parent.name, "label": "", "split": "train"}
             for p in sorted(found)

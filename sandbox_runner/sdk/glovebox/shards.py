@@ -10,7 +10,8 @@ A folder of shards holds
 - ``shards.json``: the format's name, how many files, the size of each shard, and the SHA-256 of
   the three lists above.
 
-Reading a file is one ``pread``: no name is looked up in the file system, nothing is opened.
+Reading a file is one ``pread``, from the second pass on a copy out of mapped memory: no name is
+looked up in the file system, nothing is opened.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 FORMAT = "glovebox-shards-1"
 ABOUT = "shards.json"
@@ -31,9 +35,12 @@ NAMES = "names"
 INDEX = "index"
 DIGESTS = "digests"
 ENTRY = struct.Struct("<QII")
+FIELDS = np.dtype([("offset", "<u8"), ("length", "<u4"), ("shard", "<u4")])
 DIGEST_BYTES = 32
 # What one call of the system reads ahead of a run of neighbours: it stays in a core's own cache.
 SPAN = 1 << 18
+# Files whose places are worked out together, so that a million of them need no long lists.
+AT_ONCE = 1 << 13
 
 
 def shard_name(number: int) -> str:
@@ -68,8 +75,9 @@ class Shards:
             if isinstance(error, DamagedShards):
                 raise
             raise DamagedShards(f"the shards cannot be read ({type(error).__name__})") from error
-        self._wide = self._index.cast("Q")
-        self._narrow = self._index.cast("I")
+        self._unread = sum(self._bounds)
+        self._maps: list[mmap.mmap | bytes] | None = None
+        self._entries = np.frombuffer(self._index, dtype=FIELDS)
         self._numbers: dict[str, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -84,62 +92,76 @@ class Shards:
         """Return how many files there are."""
         return self._count
 
-    def __contains__(self, name: object) -> bool:
-        """Whether a file of this path is in the shards."""
-        return name in self._by_name()
-
-    def names(self) -> Iterator[str]:
-        """Give the files' paths in the order in which they are stored."""
-        return iter(self._by_name())
-
-    def find(self, name: str) -> int | None:
-        """Return a file's place in the order, None where it is not in the shards."""
-        return (self._numbers or self._by_name()).get(name)
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """Each file's place in the order, by its path."""
+        return self._by_name()
 
     def size(self, number: int) -> int:
         """Return the bytes of a file."""
-        return self._narrow[4 * number + 2]
+        return int(ENTRY.unpack_from(self._index, number * ENTRY.size)[1])
 
     def read(self, number: int) -> bytes:
         """Return a file's bytes. Raises ``IndexError``, and DamagedShards where it is cut off."""
-        length = self._narrow[4 * number + 2]
-        content = os.pread(
-            self._descriptors[self._narrow[4 * number + 3]], length, self._wide[2 * number]
-        )
+        offset, length, shard = ENTRY.unpack_from(self._index, number * ENTRY.size)
+        if self._maps is not None:
+            content: bytes = self._maps[shard][offset : offset + length]
+        else:
+            content = os.pread(self._descriptors[shard], length, offset)
+            self._count_read(length)
         if len(content) != length:
             raise DamagedShards("a shard is shorter than its index says")
         return content
 
-    def stream(self, numbers: Sequence[int]) -> Iterator[bytes]:
+    def stream(self, numbers: Sequence[int] | NDArray[np.int64]) -> Iterator[bytes]:
         """Give the bytes of many files; neighbours in a shard are read together."""
-        wide, narrow = self._wide, self._narrow
-        total, at = len(numbers), 0
-        while at < total:
-            number = numbers[at]
-            start, shard = wide[2 * number], narrow[4 * number + 3]
-            end = start + narrow[4 * number + 2]
-            cuts = [0, end - start]
-            at += 1
-            while at < total:
-                number = numbers[at]
-                length = narrow[4 * number + 2]
-                if (
-                    wide[2 * number] != end
-                    or narrow[4 * number + 3] != shard
-                    or end - start + length > SPAN
-                ):
-                    break
-                end += length
-                cuts.append(end - start)
-                at += 1
-            content = os.pread(self._descriptors[shard], end - start, start)
-            if len(content) != end - start:
+        for first in range(0, len(numbers), AT_ONCE):
+            entries = self._entries[np.asarray(numbers[first : first + AT_ONCE], dtype=np.int64)]
+            yield from (
+                self._by_calls(entries) if self._maps is None else self._mapped_parts(entries)
+            )
+
+    def _by_calls(self, entries: NDArray[Any]) -> Iterator[bytes]:
+        shards, begins = entries["shard"], entries["offset"]
+        ends = begins + entries["length"]
+        # Files are read together that lie side by side, in one shard and one span of it.
+        apart = (begins[1:] != ends[:-1]) | (shards[1:] != shards[:-1])
+        apart |= begins[1:] // SPAN != begins[:-1] // SPAN
+        groups = [0, *(np.flatnonzero(apart) + 1).tolist(), len(entries)]
+        starts, stops = begins.tolist(), ends.tolist()
+        for first, last in itertools.pairwise(groups):
+            base = starts[first]
+            length = stops[last - 1] - base
+            content = os.pread(self._descriptors[shards[first]], length, base)
+            if len(content) != length:
                 raise DamagedShards("a shard is shorter than its index says")
-            if len(cuts) == 2:
-                yield content
-                continue
-            for first, last in itertools.pairwise(cuts):
-                yield content[first:last]
+            for start, stop in zip(starts[first:last], stops[first:last], strict=True):
+                yield content[start - base : stop - base]
+        self._count_read(int(entries["length"].sum()))
+
+    def _mapped_parts(self, entries: NDArray[Any]) -> Iterator[bytes]:
+        maps = self._maps
+        assert maps is not None
+        begins = entries["offset"]
+        places = (begins.tolist(), (begins + entries["length"]).tolist(), entries["shard"].tolist())
+        for start, stop, shard in zip(*places, strict=True):
+            yield maps[shard][start:stop]
+
+    def _count_read(self, length: int) -> None:
+        """Map the shards once as much was read as there is.
+
+        Who reads a second time will read a tenth time. To map a page costs as much as to copy it,
+        so a single pass is better made by calls, and on a disk these read what is asked for only.
+        """
+        self._unread -= length
+        if self._unread < 0:
+            try:
+                self._maps = [
+                    mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) if size else b""
+                    for descriptor, size in zip(self._descriptors, self._bounds, strict=True)
+                ]
+            except OSError:
+                self._unread = 1 << 62  # no room to map: calls will do
 
     def verify(self) -> None:
         """Read everything and compare it with its digests. Raises DamagedShards."""
