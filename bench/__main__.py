@@ -24,6 +24,8 @@ BENCHES = {
     "start": "an empty job in each backend against the same program bare",
     "training": "training a CNN sealed against bare",
     "jobs": "twenty jobs queued at once on two cores against their own bare work",
+    "staging": "staging a version against dd of the same bytes with fsync, cold",
+    "reading": "reading small images through the SDK against opening each, and one large file",
     "audit": "verifying the audit chain against reading and hashing its rows",
     "pages": "pages of a full portal against an empty one",
 }

@@ -39,6 +39,9 @@ ISOLATION_ORDER = ("bubblewrap", "gvisor", "kata")
 PROFILE_ORDER = ("research", "basic", "mammography")
 # What a security officer looks at: a sample, or every image of the version.
 EXAMINATION_ORDER = ("sample", "every")
+# Where data may lie in plain: memory that is never swapped to a plain disk or an encrypted disk, as
+# far as the machine can tell; or wherever the work folder is.
+PLAIN_PLACE_ORDER = ("any", "encrypted")
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -67,6 +70,8 @@ class DeploymentPolicy:
 
     tick_seconds: Annotated[int, Lower(1, 86400)]
     queue: QueuePolicy
+    plain_place: Annotated[str, Ordered(PLAIN_PLACE_ORDER)]
+    warm: Annotated[int, Lower(0, 7 * 86400), SECONDS]
     images: Mapping[str, Image]
 
 
@@ -238,6 +243,21 @@ class IsolationPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StagingPolicy:
+    """How the plain copy of a version lies on a machine, and how long it outlives its last job.
+
+    A version with at least ``pack_files`` files of at most ``pack_file_bytes`` has these in shards;
+    with ``paths`` they stand under their paths, too, and take twice the room. Less of it in plain,
+    and for a shorter time, is tighter.
+    """
+
+    warm: Annotated[int, Lower(0, 7 * 86400), SECONDS]
+    paths: Annotated[bool, MUST_NOT]
+    pack_files: Annotated[int, Lower(1, 1_000_000_000)]
+    pack_file_bytes: Annotated[int, Higher(1, 2**26), BYTES]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole policy of an installation or of one dataset."""
 
@@ -250,6 +270,7 @@ class Policy:
     release: ReleasePolicy
     ledger: LedgerPolicy
     isolation: IsolationPolicy
+    staging: StagingPolicy
 
 
 @cache

@@ -31,7 +31,15 @@ NEUTRAL = "The portal could not finish this step; the administrators have been t
 
 
 class TryAgain(GloveboxError):
-    """Nothing is wrong with the row; the step could not be done now. Beat will hint again."""
+    """Nothing is wrong with the row; the step could not be done now. Beat will hint again.
+
+    ``waiting`` and ``facts`` say why, where the row says such things to people.
+    """
+
+    def __init__(self, message: str, *, waiting: str = "retry", **facts: int) -> None:
+        super().__init__(message)
+        self.waiting = waiting
+        self.facts = facts
 
 
 RETRY = (TryAgain, LeaseLost, Unreachable, OperationalError, InterfaceError)

@@ -1,8 +1,9 @@
 """Where workers keep plaintext while they need it: memory where there is any, and nowhere else.
 
 ``GLOVEBOX_WORK`` names the folder; without it a folder in shared memory is used, which no disk and
-no backup ever sees (swap must be off or encrypted; `glovebox sandbox doctor` looks). What a killed
-worker left there is found by name and finished or removed by the task that owns the name.
+no backup ever sees. Staging looks whether swap is off or encrypted, and refuses where it is not.
+What a killed worker left there is found by name and finished or removed by the task that owns the
+name.
 """
 
 from __future__ import annotations

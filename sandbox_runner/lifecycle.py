@@ -50,6 +50,7 @@ TRAINED: Final = "trained.json"
 OUTCOME: Final = "outcome.json"
 INSIDE: Final = "/opt/glovebox"
 RECIPES: Final = "/opt/recipes"
+SHARDS: Final = "/opt/shards"
 
 
 def limits_of(resources: Resources, policy: Policy) -> Limits:
@@ -119,6 +120,7 @@ def _run(
             reasons = {
                 "sandbox.image": ("failed", "image"),
                 "sandbox.resources": ("refused", "resources"),
+                "stage.room": ("failed", "data"),
             }
             return _not_run(*reasons.get(error.code, ("refused", "isolation")), str(error))
     return collect(spec, policy, workdir, result)
@@ -127,8 +129,8 @@ def _run(
 def prepare(spec: JobSpec, policy: Policy, workdir: Path) -> None:
     """Copy the submission and stage its datasets under ``workdir``; idempotent.
 
-    Raises :class:`Invalid` for a submission with links, devices or too much in it, and
-    ``DataFault`` for data that does not match its manifest.
+    Raises :class:`Invalid` for a submission with links, devices or too much in it, ``DataFault``
+    for data that does not match its manifest, and ``NoRoom`` for more of it than there is room.
     """
     workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
     code = workdir / CODE
@@ -143,6 +145,7 @@ def prepare(spec: JobSpec, policy: Policy, workdir: Path) -> None:
                 stages.manifest_of(directory, slug, spec.manifest.datasets.get(slug, "")),
                 stages.open_in(directory),
                 workdir / DATA / slug,
+                policy=policy.staging,
             )
 
 
@@ -208,6 +211,7 @@ def train(
             "GLOVEBOX_DATA": "/data",
             "GLOVEBOX_OUTPUT": "/output",
             **({"GLOVEBOX_CHECKPOINT": "/checkpoint"} if spec.checkpoint else {}),
+            "GLOVEBOX_SHARDS": SHARDS,
         },
         image=spec.manifest.image,
         workdir="/code",
@@ -327,6 +331,9 @@ def _mounts(spec: JobSpec, workdir: Path) -> tuple[Mount, ...]:
     for slug, directory in spec.datasets.items():
         place = directory if _is_staged(directory) else workdir / DATA / slug
         mounts.append(Mount(place.absolute(), f"/data/{slug}"))
+        shards = stages.shards_of(place)
+        if shards is not None:
+            mounts.append(Mount(shards.absolute(), f"{SHARDS}/{slug}"))
     return tuple(Mount(mount.source.absolute(), mount.target) for mount in mounts)
 
 

@@ -4,54 +4,81 @@ A staged directory exists whole or not at all: it is made under another name bes
 renamed when every digest has held. A killed staging leaves a directory of that other name, which
 nobody mounts and :func:`sweep` removes. The directory around it is for its owner only; mounting
 shows the inside of it to a sandbox and nothing else.
+
+Of many small files there are shards as well (:func:`shards_of`), beside the directory and not in
+it, so that a program that walks over the dataset meets the dataset's own files only.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from policies.errors import GloveboxError, Invalid
+from policies.document import StagingPolicy
+from policies.errors import CannotRun, Invalid
 from policies.names import path_fault
+from sandbox_runner import filling
+from sandbox_runner.filling import CHUNK, LABELS, Opener
+from sandbox_runner.sealed_split import DataFault as DataFault
+from sandbox_runner.sealed_split import SealedSplit
+from sandbox_runner.sealed_split import is_sealed as is_sealed
 from sandbox_runner.spec import DatasetManifest, ManifestEntry
 
-LABELS: Final = "labels.csv"
-CHUNK: Final = 1 << 20
 PARTIAL: Final = ".partial-"
 RECORD: Final = ".staged.json"
-#: What training may see; every other word in a split column is treated as sealed.
-OPEN_SPLITS: Final = frozenset({"", "train", "validation"})
-
-Opener = Callable[[ManifestEntry], BinaryIO]
-
-
-class DataFault(GloveboxError):
-    """The data is not what its manifest says. Names no file: names may belong to people."""
+SHARDS: Final = ".shards"
+#: What a file takes at least, and what its name and its entry take.
+BLOCK: Final = 4096
 
 
-def is_sealed(split: str) -> bool:
-    """Return whether rows with this word in ``split`` are kept from training."""
-    return split.strip().lower() not in OPEN_SPLITS
+class NoRoom(CannotRun):
+    """The place for plain data has no room for this version; nothing of it was left there.
+
+    ``needed`` and ``free`` are bytes, both 0 where the place became full in between.
+    """
+
+    def __init__(self, needed: int = 0, free: int = 0) -> None:
+        self.needed, self.free = needed, free
+        message = "The disk or memory for plain data became full while the data was staged."
+        if needed:
+            message = (
+                "The data needs {needed} MiB in plain, and there are {free} MiB free where it "
+                "would lie."
+            )
+        super().__init__(
+            message,
+            code="stage.room",
+            field="data",
+            needed=-(-needed // 2**20),
+            free=free // 2**20,
+        )
 
 
 def stage(
-    manifest: DatasetManifest, open_object: Opener, target: Path, *, sealed: bool = False
+    manifest: DatasetManifest,
+    open_object: Opener,
+    target: Path,
+    *,
+    sealed: bool = False,
+    policy: StagingPolicy | None = None,
 ) -> Path:
     """Make ``target`` the plain, read-only copy of a version, and return it; idempotent.
 
-    ``open_object`` gives a file's plain bytes. Without ``sealed`` there are neither the files nor
-    the rows of the sealed split, and no row of another table that names such a file or subject.
-    Raises :class:`DataFault` when a digest, a length or a path is wrong, leaving nothing.
+    ``open_object`` gives a file's plain bytes, and is called from several threads. Without
+    ``sealed`` there are neither the files nor the rows of the sealed split, and no row of another
+    table that names such a file or subject. ``policy`` says whether small files are packed;
+    without it all stand by path alone. Raises :class:`DataFault` when a digest, a length or a path
+    is wrong, :class:`NoRoom` for a full disk; both leave nothing.
     """
     record = {"digest": manifest.digest(), "sealed": sealed}
     if staged(target) == record:
@@ -63,11 +90,13 @@ def stage(
     lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _fill(manifest, open_object, partial, sealed=sealed)
-        _record_path(target).write_text(json.dumps(record), encoding="utf-8")
-        partial.rename(target)
-    except BaseException:
+        _fill(manifest, open_object, partial, sealed=sealed, policy=policy)
+        _move(partial, target, record)
+    except BaseException as error:
+        remove(target)
         _remove_tree(partial)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoom from None
         raise
     finally:
         os.close(lock)
@@ -85,58 +114,78 @@ def staged(target: Path) -> dict[str, object] | None:
     return record if isinstance(record, dict) else None
 
 
+def shards_of(target: Path) -> Path | None:
+    """Return the folder with the shards of a staged directory, None where it has none."""
+    folder = _shards_path(target)
+    return folder if staged(target) is not None and folder.is_dir() else None
+
+
 def unstage(target: Path) -> None:
     """Remove a staged directory; idempotent."""
     remove(target)
 
 
 def remove(target: Path) -> None:
-    """Remove a staged directory and its record, even where it was made read-only."""
+    """Remove a staged directory, its shards and its record, even where they are read-only."""
+    # The directory goes first: what a kill leaves beside it, without it, is swept.
+    for place in (target, _shards_path(target)):
+        if place.exists():
+            # Renamed first: half of a version must never stand under the name of the whole.
+            dying = target.parent / f"{PARTIAL}{target.name}-{secrets.token_hex(6)}"
+            place.rename(dying)
+            _remove_tree(dying)
     _record_path(target).unlink(missing_ok=True)
-    if target.exists():
-        # Renamed first: half of a version must never stand under the name of the whole.
-        dying = target.parent / f"{PARTIAL}{target.name}-{secrets.token_hex(6)}"
-        target.rename(dying)
-        _remove_tree(dying)
 
 
 def sweep(parent: Path) -> int:
     """Remove what killed stagings left under ``parent``; return how many there were."""
     removed = 0
+    at_work = set()
     for partial in parent.glob(f"{PARTIAL}*"):
         descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            at_work.add(partial.name.removeprefix(PARTIAL).rpartition("-")[0])
             continue
         finally:
             os.close(descriptor)
         _remove_tree(partial)
         removed += 1
+    for suffix in (RECORD, SHARDS):
+        for left in parent.glob(f".*{suffix}"):
+            name = left.name.removesuffix(suffix)[1:]
+            # Killed between two of the renames: what lies beside the directory came first.
+            if name not in at_work and not (parent / name).exists():
+                remove(parent / name)
+                removed += 1
     return removed
 
 
 def manifest_of(directory: Path, slug: str, version: str) -> DatasetManifest:
     """Return the manifest of a plain directory; subject and split come from its labels.csv.
 
-    Links and other things that are not files are refused: :class:`Invalid`.
+    Links and other things that are not files are refused, as are names that cannot be staged:
+    :class:`Invalid`.
     """
     rows = _label_rows(directory / LABELS)
     entries = []
     for path in _files(directory):
         relative = path.relative_to(directory).as_posix()
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
+        _check_name(relative)
+        with _open_regular(path) as file:
+            digest, size = hashlib.sha256(), 0
             while data := file.read(CHUNK):
                 digest.update(data)
+                size += len(data)
         row = rows.get(relative, {})
         entries.append(
             ManifestEntry(
                 path=relative,
                 sha256=digest.hexdigest(),
-                bytes=path.stat().st_size,
-                subject=row.get("subject", ""),
-                split=row.get("split", ""),
+                bytes=size,
+                subject=row.get("subject") or "",
+                split=row.get("split") or "",
             )
         )
     return DatasetManifest(slug, version, tuple(entries))
@@ -144,7 +193,31 @@ def manifest_of(directory: Path, slug: str, version: str) -> DatasetManifest:
 
 def open_in(directory: Path) -> Opener:
     """Return the ``open_object`` of a plain directory."""
-    return lambda entry: (directory / entry.path).open("rb")
+    return lambda entry: _open_regular(directory / entry.path)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file of a directory that others may write to: no link, and no pipe to wait for."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.fdopen(os.open(path, flags), "rb", buffering=0)
+    except OSError as error:
+        raise DataFault("a file of the dataset is not there any more, or a link") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DataFault("a file of the dataset has become something else")
+    return file
+
+
+def _check_name(relative: str) -> None:
+    fault = path_fault(relative, depth=32, length=1000)
+    if fault is not None:
+        raise Invalid(
+            "A file of the dataset directory has a name that cannot be staged. {why}",
+            field="data",
+            code="stage.name",
+            why=fault,
+        )
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -167,12 +240,24 @@ def _files(directory: Path) -> Iterator[Path]:
 def _label_rows(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return {row["file"]: row for row in csv.DictReader(file) if row.get("file")}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return {row["file"]: row for row in csv.DictReader(file) if row.get("file")}
+    except (UnicodeDecodeError, csv.Error):
+        raise Invalid(
+            "The labels.csv of this dataset directory is not a table of comma-separated values in "
+            "UTF-8.",
+            field="data",
+            code="stage.labels",
+        ) from None
 
 
 def _record_path(target: Path) -> Path:
     return target.parent / f".{target.name}{RECORD}"
+
+
+def _shards_path(target: Path) -> Path:
+    return target.parent / f".{target.name}{SHARDS}"
 
 
 def _remove_tree(path: Path) -> None:
@@ -181,110 +266,44 @@ def _remove_tree(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _fill(manifest: DatasetManifest, open_object: Opener, directory: Path, *, sealed: bool) -> None:
-    """Write every permitted file below an empty directory and close it for writing."""
-    labels = next((entry for entry in manifest.entries if entry.path == LABELS), None)
-    label_bytes = _read_checked(labels, open_object) if labels is not None else b""
-    files, subjects = _sealed_names(manifest, label_bytes)
-    for entry in manifest.entries:
-        # Names of a published version are neutral, but a plain directory may hold any.
-        if path_fault(entry.path, depth=32, length=1000) is not None:
-            raise DataFault("a file of the dataset has a path that cannot be staged")
-        if not sealed and (entry.path in files or _of_sealed(entry, subjects)):
-            continue
-        place = directory / entry.path
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if entry.path.endswith(".csv") and not sealed:
-            plain = label_bytes if entry is labels else _read_checked(entry, open_object)
-            with _create(place) as file:
-                file.write(_without_sealed(plain, files, subjects))
-        else:
-            _copy_checked(entry, open_object, place)
-    for top, _, names in os.walk(directory):
-        for name in names:
-            (Path(top) / name).chmod(0o444)
-        Path(top).chmod(0o555)
+def _fill(
+    manifest: DatasetManifest,
+    open_object: Opener,
+    partial: Path,
+    *,
+    sealed: bool,
+    policy: StagingPolicy | None,
+) -> None:
+    split = None
+    if not sealed:
+        labels = next((entry for entry in manifest.entries if entry.path == LABELS), None)
+        table = filling.read_checked(labels, open_object) if labels is not None else b""
+        split = SealedSplit.of(manifest, table)
+    planned = filling.plan(manifest, split, policy)
+    _check_room(planned, partial)
+    (partial / "files").mkdir(mode=0o700)
+    (partial / "shards").mkdir(mode=0o700)
+    filling.fill(planned, open_object, partial / "files", partial / "shards", split)
 
 
-def _of_sealed(entry: ManifestEntry, subjects: set[str]) -> bool:
-    """A file without a split of its own (an annotation) goes with its subject."""
-    return is_sealed(entry.split) or (not entry.split and entry.subject in subjects)
+def _move(partial: Path, target: Path, record: dict[str, object]) -> None:
+    """Put what is whole under its name; the directory itself comes last, and makes it staged."""
+    # A directory that is itself read-only cannot be moved to another parent by its owner.
+    if any((partial / "shards").iterdir()):
+        (partial / "shards").chmod(0o700)
+        (partial / "shards").rename(_shards_path(target))
+        _shards_path(target).chmod(0o555)
+    _record_path(target).write_text(json.dumps(record), encoding="utf-8")
+    (partial / "files").chmod(0o700)
+    (partial / "files").rename(target)
+    target.chmod(0o555)
+    _remove_tree(partial)
 
 
-def _sealed_names(manifest: DatasetManifest, labels: bytes) -> tuple[set[str], set[str]]:
-    """Return the sealed files, and the subjects that have any sealed file."""
-    files = {entry.path for entry in manifest.entries if is_sealed(entry.split)}
-    subjects = {entry.subject for entry in manifest.entries if is_sealed(entry.split)}
-    for row in _rows(labels):
-        if is_sealed(row.get("split") or ""):
-            files.add(row.get("file") or "")
-            subjects.add(row.get("subject") or "")
-    return files - {""}, subjects - {""}
-
-
-def _rows(content: bytes) -> Iterator[dict[str, str]]:
-    try:
-        yield from csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataFault("a table of the dataset cannot be read") from error
-
-
-def _without_sealed(content: bytes, files: set[str], subjects: set[str]) -> bytes:
-    """Return a table without the rows of the sealed split."""
-    if not files and not subjects:
-        return content
-    reader = csv.DictReader(io.StringIO(_decoded(content), newline=""))
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(
-        out, reader.fieldnames or [], lineterminator="\n", extrasaction="ignore"
-    )
-    writer.writeheader()
-    try:
-        for row in reader:
-            split = row.get("split")
-            # Tables name their subject in columns of many names (recvid in a clinical table): a
-            # sealed pseudonym or file anywhere in the row takes the row with it.
-            values = {value for value in row.values() if isinstance(value, str)}
-            named = row.get("file") in files or (not split and bool(values & (subjects | files)))
-            if not named and not is_sealed(split or ""):
-                writer.writerow(row)
-    except csv.Error as error:
-        raise DataFault("a table of the dataset cannot be read") from error
-    return out.getvalue().encode()
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataFault("a table of the dataset cannot be read") from error
-
-
-def _create(place: Path) -> BinaryIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(place, flags, 0o400), "wb")
-
-
-def _check(entry: ManifestEntry, length: int, digest: str) -> None:
-    if length != entry.bytes or digest != entry.sha256:
-        raise DataFault("a file of the dataset is not what its manifest says")
-
-
-def _read_checked(entry: ManifestEntry, open_object: Opener) -> bytes:
-    with open_object(entry) as source:
-        content = source.read(entry.bytes + 1)
-    _check(entry, len(content), hashlib.sha256(content).hexdigest())
-    return content
-
-
-def _copy_checked(entry: ManifestEntry, open_object: Opener, place: Path) -> None:
-    digest = hashlib.sha256()
-    length = 0
-    with open_object(entry) as source, _create(place) as copy:
-        while data := source.read(CHUNK):
-            length += len(data)
-            if length > entry.bytes:
-                break
-            digest.update(data)
-            copy.write(data)
-    _check(entry, length, digest.hexdigest())
+def _check_room(planned: filling.Plan, place: Path) -> None:
+    """Raise :class:`NoRoom` before anything is decrypted for which there is no room."""
+    room = os.statvfs(place)
+    free = room.f_bavail * room.f_frsize
+    needed = planned.bytes + BLOCK * planned.files
+    if needed > free or (room.f_files and planned.files > room.f_favail):
+        raise NoRoom(needed, free)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 os.environ["GLOVEBOX_ROLE"] = "all"
 # Tests that read text with another's package before ours is imported; see deid/pixels.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The data of tests are made up, and the machine's swap is its own business.
+os.environ["GLOVEBOX_PLAIN_PLACE"] = "any"
 # How long one example takes is the machine's business.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -138,3 +141,22 @@ def totp_code() -> Callable[[Any], str]:
         return format_hotp_value(hotp_value(decrypt(found.data["secret"]), counter))
 
     return code
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Return a function that mounts memory of so many bytes; needs the rights to mount."""
+    mounted = []
+
+    def mount(size: int) -> Path:
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting needs root")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import BinaryIO, Self
+
+from django.db.models import QuerySet
 
 from policies.errors import GloveboxError
 from portal import blobs, keys
@@ -58,25 +60,42 @@ class Contents:
         self.version = version
         self._version_key = version_key(version)
         self._subject_keys: dict[int, bytes] = {}
+        self._complete = False
         self._rows = {row.path: row for row in StoredFile.objects.filter(version=version)}
 
     def subject_key(self, subject: int) -> bytes:
         """Return a subject's key in this version. Raises Withdrawn where it was destroyed."""
+        if subject not in self._subject_keys and not self._complete:
+            self._unwrap(SubjectKey.objects.filter(version=self.version, subject=subject))
         if subject not in self._subject_keys:
-            row = SubjectKey.objects.filter(version=self.version, subject=subject).first()
-            if row is None:
-                raise Withdrawn("a subject has withdrawn from this version")
-            context = f"subject:{self.version.pk}:{subject}"
-            self._subject_keys[subject] = keys.unwrap(
+            raise Withdrawn("a subject has withdrawn from this version")
+        return self._subject_keys[subject]
+
+    def for_all(self) -> Self:
+        """Unwrap every subject's key now: ``open`` may then be called from several threads."""
+        self._unwrap(SubjectKey.objects.filter(version=self.version))
+        self._complete = True
+        return self
+
+    def _unwrap(self, rows: QuerySet[SubjectKey]) -> None:
+        for row in rows:
+            context = f"subject:{self.version.pk}:{row.subject_id}"
+            self._subject_keys[row.subject_id] = keys.unwrap(
                 row.wrapped_key, by=self._version_key, context=context
             )
-        return self._subject_keys[subject]
 
     def open(self, entry: ManifestEntry) -> BinaryIO:
         """Return a stream of a file's plain bytes, verified as it is read."""
         row = self._rows[entry.path]
         key = self._version_key if row.subject_id is None else self.subject_key(row.subject_id)
         return blobs.open(row.object_name, key=key)
+
+
+def has_withdrawn(version: DatasetVersion) -> bool:
+    """Whether the key of any subject with files in this version was destroyed."""
+    kept = SubjectKey.objects.filter(version=version).values("subject")
+    files = StoredFile.objects.filter(version=version).exclude(subject=None)
+    return files.exclude(subject__in=kept).exists()
 
 
 def open_file(version: DatasetVersion, entry: ManifestEntry) -> BinaryIO:

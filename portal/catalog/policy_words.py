@@ -100,6 +100,8 @@ def _jobs(policy: Policy) -> Iterator[str]:
         "While a job runs it may say {job} bits in declared numbers; all jobs of a grant {grant}."
     ).format(job=policy.ledger.job_bits, grant=policy.ledger.grant_bits)
     yield gettext("Rows that are kept for the final test are never shown to a job.")
+    if not policy.staging.paths:
+        yield gettext("Small files are read through the package glovebox, not by their paths.")
 
 
 def _release(policy: Policy) -> Iterator[str]:

@@ -51,8 +51,13 @@ def _settings() -> dict[str, Any]:
     found: dict[str, Any] = {}
     if named:
         found = dict(read_toml(Path(named).read_bytes(), "GLOVEBOX_DEPLOYMENT", POLICY_BYTES))
-    ticks = os.environ.get("GLOVEBOX_TICK_SECONDS")
-    return {**found, "tick_seconds": int(ticks)} if ticks else found
+    if ticks := os.environ.get("GLOVEBOX_TICK_SECONDS"):
+        found["tick_seconds"] = int(ticks)
+    if place := os.environ.get("GLOVEBOX_PLAIN_PLACE"):
+        found["plain_place"] = place
+    if warm := os.environ.get("GLOVEBOX_WARM"):
+        found["warm"] = warm
+    return found
 
 
 def machine_policy(dataset: Dataset) -> Policy:

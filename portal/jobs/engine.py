@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
@@ -112,8 +113,8 @@ def _do(job: Job, lease: Lease, node: Node) -> bool:
     except Stopped as stopped:
         move(job, "stop", lease=lease, reason=stopped.reason)
         return True
-    except TryAgain:
-        _put_off(job, opened, lease, counts=False)
+    except TryAgain as error:
+        _put_off(job, opened, lease, counts=False, waiting=error.waiting, facts=error.facts)
         raise
     except (LeaseLost, OperationalError, InterfaceError):
         raise
@@ -124,8 +125,16 @@ def _do(job: Job, lease: Lease, node: Node) -> bool:
     return job.state != before
 
 
-def _put_off(job: Job, opened: JobStep, lease: Lease, *, counts: bool) -> None:
-    """Note that a step did not end, and when it is tried again."""
+def _put_off(
+    job: Job,
+    opened: JobStep,
+    lease: Lease,
+    *,
+    counts: bool,
+    waiting: str = "retry",
+    facts: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Note that a step did not end, why, and when it is tried again."""
     with transaction.atomic():
         lease.check()
         now = timezone.now()
@@ -136,7 +145,7 @@ def _put_off(job: Job, opened: JobStep, lease: Lease, *, counts: bool) -> None:
         if not counts:
             changes["attempts"] = F("attempts") - 1
         Job.objects.filter(pk=job.pk, state=opened.state).update(**changes)
-        set_waiting(job, "retry")
+        set_waiting(job, waiting, **facts)
 
 
 def clean(job: Job) -> None:

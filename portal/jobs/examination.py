@@ -33,7 +33,7 @@ def inspect(job: Job, lease: Lease, node: Node) -> None:
     try:
         with Watch(job, lease) as watch:
             data = staging.use(job, node, sealed=True, lease=lease, cancel=watch.cancel)
-    except staging.DATA_FAULTS:
+    except (*staging.DATA_FAULTS, staging.TooLarge):
         move(job, "fail", lease=lease, reason="data")
         return
     with transaction.atomic():

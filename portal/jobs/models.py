@@ -142,6 +142,8 @@ class StagedCopy(Leased):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="staged")
     sealed = models.BooleanField(default=False)  # with the sealed split: for inspection only
     ready = models.BooleanField(default=False)
+    # When its last job left, where the dataset's policy lets it stay warm for a while.
+    idle_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints: ClassVar = [

@@ -43,6 +43,7 @@ WAITING: Mapping[str, str] = {
     ),
     "reserved": _("The room that is free is kept for a larger job that comes before it."),
     "staging": _("The data are being decrypted and verified."),
+    "room": _("It waits for room for the data: {wanted} are needed, {free} are free now."),
     "collecting": _("Its files are being collected."),
     "inspecting": _("Its files are being inspected."),
     "retry": _("The last attempt did not end; it is tried again shortly."),

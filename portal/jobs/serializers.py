@@ -226,7 +226,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         code, facts = queries.waiting_of(job)
         if code not in queries.WAITING:
             return None
-        if code == "memory":
+        if code in ("memory", "room"):
             sizes = {name: format_bytes(facts[name]) for name in ("wanted", "free")}
             facts = {**facts, **sizes}
         return {

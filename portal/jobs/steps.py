@@ -85,6 +85,9 @@ def stage(job: Job, lease: Lease, node: Node) -> None:
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
         return
+    except CannotRun as error:
+        _not_run(job, lease, error)
+        return
     move(job, "run", lease=lease, waiting="", waiting_facts={})
 
 
@@ -169,8 +172,16 @@ def _keep_log(job: Job, log: BinaryIO) -> dict[str, Any]:
 
 
 def _not_run(job: Job, lease: Lease, error: CannotRun) -> None:
-    if error.code == "sandbox.image":
-        move(job, "fail", lease=lease, reason="image", message=str(error)[:300], field=error.field)
+    failed = {"sandbox.image": "image", "stage.room": "data"}
+    if error.code in failed:
+        move(
+            job,
+            "fail",
+            lease=lease,
+            reason=failed[error.code],
+            message=str(error)[:300],
+            field=error.field,
+        )
     elif error.code.startswith("sandbox."):
         refuse(job, lease, "resources" if error.code == "sandbox.resources" else "isolation", error)
     else:

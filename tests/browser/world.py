@@ -97,6 +97,7 @@ def world(folder: Path) -> Iterator[World]:
         "GLOVEBOX_KEYS": str(folder / "keys"),
         "GLOVEBOX_URL": made.url,
         "GLOVEBOX_TICK_SECONDS": "1",
+        "GLOVEBOX_PLAIN_PLACE": "any",
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("GLOVEBOX_ROLE", None)

@@ -161,3 +161,35 @@ def test_metrics_are_numbers_only(home: Path) -> None:
         glovebox.save_metrics(loss=float("nan"))
     with pytest.raises(TypeError):
         glovebox.save_metrics(loss=object())
+
+
+def test_a_data_loader_takes_the_samples_with_workers(home: Path) -> None:
+    import torch
+
+    write_dataset(home)
+    samples = glovebox.dataset("shapes").samples("train")
+    loader = torch.utils.data.DataLoader(samples, batch_size=2, num_workers=1)
+    (pictures_, targets) = next(iter(loader))
+    assert pictures_.shape == (2, 1, 8, 6)
+    assert targets.tolist() == [0, 1]
+    x, y, _ = glovebox.dataset("shapes").arrays("train")
+    assert np.array_equal(pictures_.numpy(), x)
+    assert [target for _, target in samples] == y.tolist()
+    assert len(samples[1:]) == 1
+
+
+def test_splits_and_lengths_are_those_of_the_labels(home: Path) -> None:
+    write_dataset(home)
+    dataset = glovebox.dataset("shapes")
+    assert len(dataset) == 3
+    assert dataset.splits == {"train": 2, "validation": 1}
+    assert dataset.split("sealed") == ()
+
+
+def test_an_unknown_label_and_an_unknown_dataset_are_named(home: Path) -> None:
+    write_dataset(home)
+    dataset = glovebox.dataset("shapes")
+    with pytest.raises(ValueError, match=r"9\.png: its label 'cyst' is none of lesion, normal"):
+        dataset.target({"file": "9.png", "label": "cyst"})
+    with pytest.raises(FileNotFoundError, match="there is: shapes"):
+        glovebox.dataset("shape")

@@ -7,7 +7,7 @@ numbers that it would have been trained on.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +15,34 @@ from numpy.typing import NDArray
 PICTURES = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 
 
-def read(path: Path) -> tuple[NDArray[Any], float, float]:
+Source = Path | BinaryIO
+
+
+def read(source: Source, name: str = "") -> tuple[NDArray[Any], float, float]:
     """Return the stored pixels and the lowest and highest value that the format can hold.
 
-    Shapes: HxW or HxWx3; of a multi-frame picture, the first frame. MONOCHROME1 (PS3.3
-    C.7.6.3.1.2) is inverted, so that bright always means bright.
+    ``source`` is a path, or an open file whose ``name`` ends as its kind asks. Shapes: HxW or
+    HxWx3; of a multi-frame picture, the first frame. MONOCHROME1 (PS3.3 C.7.6.3.1.2) is inverted,
+    so that bright always means bright.
 
     Raises ``ValueError`` for a kind that is not known, ``ImportError`` where the image lacks
     pydicom or Pillow, and whatever those raise for a broken file.
     """
-    kind = path.suffix.lower()
+    kind = Path(name or str(source)).suffix.lower()
     if kind == ".dcm":
-        return _read_dicom(path)
+        return _read_dicom(source)
     if kind == ".npy":
-        array = np.load(path, allow_pickle=False)
+        array = np.load(source, allow_pickle=False)
         return array, *_range_of(array)
     if kind in PICTURES:
-        return _read_photo(path)
+        return _read_photo(source)
     raise ValueError(f"{kind or 'no ending'}: not a kind of picture that can be read")
 
 
-def _read_dicom(path: Path) -> tuple[NDArray[Any], float, float]:
+def _read_dicom(source: Source) -> tuple[NDArray[Any], float, float]:
     import pydicom
 
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(source)
     array = dataset.pixel_array
     if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
         array = array[0]
@@ -51,10 +55,10 @@ def _read_dicom(path: Path) -> tuple[NDArray[Any], float, float]:
     return array, low, high
 
 
-def _read_photo(path: Path) -> tuple[NDArray[Any], float, float]:
+def _read_photo(source: Source) -> tuple[NDArray[Any], float, float]:
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with Image.open(source) as picture:
         # Palettes and transparency would make the meaning of a number depend on the file.
         if picture.mode not in ("L", "I;16", "RGB"):
             picture = picture.convert("RGB")  # type: ignore[assignment]
@@ -95,8 +99,8 @@ def resize_by_area(array: NDArray[Any], size: tuple[int, int]) -> NDArray[np.flo
     return np.asarray(rows @ array.astype(np.float64) @ columns.T)
 
 
-def prepare(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+def prepare(source: Source, size: tuple[int, int], name: str = "") -> NDArray[np.float32]:
     """Return one picture as float32 of shape (height, width), 0..1 of what its format can hold."""
-    array, low, high = read(path)
+    array, low, high = read(source, name)
     picture = resize_by_area(grey(array), size)
     return np.clip((picture - low) / (high - low), 0.0, 1.0).astype(np.float32)
