@@ -42,16 +42,19 @@ KEEP_FREED_MEMORY: Final[Mapping[str, str]] = {
 }
 
 # Kernel tables that describe the host and that no training needs; each is covered. Those that
-# count interrupts, pages, disk accesses and waiting show from second to second what other jobs do.
+# count interrupts, pages, disk accesses, open files and waiting show from second to second what other
+# jobs do.
 HIDDEN_FILES: Final = (
     "/proc/buddyinfo",
     "/proc/cgroups",
     "/proc/cmdline",
     "/proc/config.gz",
     "/proc/consoles",
+    "/proc/crypto",
     "/proc/devices",
     "/proc/diskstats",
     "/proc/dma",
+    "/proc/execdomains",
     "/proc/interrupts",
     "/proc/iomem",
     "/proc/ioports",
@@ -60,7 +63,9 @@ HIDDEN_FILES: Final = (
     "/proc/keys",
     "/proc/key-users",
     "/proc/kmsg",
+    "/proc/loadavg",
     "/proc/locks",
+    "/proc/misc",
     "/proc/modules",
     "/proc/mtrr",
     "/proc/pagetypeinfo",
@@ -75,8 +80,16 @@ HIDDEN_FILES: Final = (
     "/proc/vmallocinfo",
     "/proc/vmstat",
     "/proc/zoneinfo",
+    "/proc/sys/fs/aio-nr",
+    "/proc/sys/fs/dentry-negative",
+    "/proc/sys/fs/dentry-state",
+    "/proc/sys/fs/file-nr",
+    "/proc/sys/fs/inode-nr",
+    "/proc/sys/fs/inode-state",
     "/proc/sys/kernel/random/boot_id",
     "/proc/sys/kernel/hostname",
+    "/proc/sys/kernel/pty/nr",
+    "/proc/sys/kernel/random/entropy_avail",
 )
 HIDDEN_DIRECTORIES: Final = (
     "/proc/acpi",
@@ -86,6 +99,7 @@ HIDDEN_DIRECTORIES: Final = (
     "/proc/irq",
     "/proc/pressure",
     "/proc/scsi",
+    "/proc/sys/fs/quota",
     "/proc/tty",
 )
 

@@ -1,7 +1,7 @@
 """A seccomp filter, written out as the kernel's classic BPF; no library needed.
 
 The program runs before every system call (linux/seccomp.h, linux/filter.h). It first refuses
-foreign calling conventions, then examines seven calls by their arguments, then walks the
+foreign calling conventions, then examines nine calls by their arguments, then walks the
 allow-list of :mod:`sandbox_runner.backends.syscalls`. Everything else does not exist.
 """
 
@@ -109,6 +109,17 @@ FCNTLS: Final = {
 }
 
 
+# How a program means to read. Not POSIX_FADV_DONTNEED, which throws pages out of the cache that all
+# jobs share: whoever empties it first sees all the better what another job reads.
+FADVICE: Final = {
+    "POSIX_FADV_NORMAL": 0,
+    "POSIX_FADV_RANDOM": 1,
+    "POSIX_FADV_SEQUENTIAL": 2,
+    "POSIX_FADV_WILLNEED": 3,
+    "POSIX_FADV_NOREUSE": 5,
+}
+
+
 # What multiprocessing and asyncio set on a local socket. Not SO_ATTACH_FILTER and its kin, which
 # have the kernel check and compile a program of the caller's: bpf by another door.
 SOCKET_OPTIONS: Final = {
@@ -205,6 +216,11 @@ def _examined(name: str, gpus: bool) -> list[Instruction]:
         return [argument(2), *only_values(SOCKET_OPTIONS.values(), refuse(errno.ENOPROTOOPT))]
     if name == "prctl":
         return [argument(0), *only_values(PRCTLS.values(), refuse(errno.EPERM))]
+    if name == "preadv2":
+        # RWF_NOWAIT answers only from the page cache: who asks learns what others have read.
+        return [argument(5), *only_values([0], refuse(errno.EOPNOTSUPP))]
+    if name == "fadvise64":
+        return [argument(3), *only_values(FADVICE.values(), refuse(errno.EINVAL))]
     raise ValueError(name)
 
 
@@ -266,6 +282,8 @@ def _arguments(name: str) -> list[tuple[dict[str, object], ...]]:
         "prctl": (0, list(PRCTLS.values())),
         "fcntl": (1, list(FCNTLS.values())),
         "setsockopt": (2, list(SOCKET_OPTIONS.values())),
+        "preadv2": (5, [0]),
+        "fadvise64": (3, list(FADVICE.values())),
     }[name]
     return [({"index": index, "value": value, "op": "SCMP_CMP_EQ"},) for value in values]
 

@@ -20,11 +20,11 @@ ALLOWED: Final[Mapping[str, tuple[str, str]]] = {
     "files": (
         "The file system inside holds only what was mounted for this sandbox, so names and "
         "contents may be worked with freely; the mounts decide what can be written.",
-        "open openat openat2 creat close close_range read write readv writev pread64 pwrite64 "
-        "preadv pwritev preadv2 pwritev2 lseek stat lstat fstat newfstatat statx access faccessat "
+        "open openat creat close close_range read write readv writev pread64 pwrite64 "
+        "preadv pwritev pwritev2 lseek stat lstat fstat newfstatat statx access faccessat "
         "faccessat2 readlink readlinkat getdents getdents64 getcwd chdir fchdir mkdir mkdirat "
         "rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat truncate "
-        "ftruncate fallocate fadvise64 fsync fdatasync sync_file_range statfs fstatfs umask chmod "
+        "ftruncate fallocate fsync fdatasync sync_file_range statfs fstatfs umask chmod "
         "fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat "
         "flock sendfile copy_file_range splice tee dup dup2 dup3 pipe pipe2 readahead "
         "mknod mknodat",
@@ -94,6 +94,12 @@ REFUSED: Final[Mapping[str, tuple[str, int, str]]] = {
         errno.ENOSYS,
         "clone3",
     ),
+    "openat2": (
+        "Its flags lie in memory too, and RESOLVE_CACHED among them answers only from the cache of "
+        "names: who asks learns which files others have opened. Nobody needs it where openat is.",
+        errno.ENOSYS,
+        "openat2",
+    ),
     "other processes' insides": (
         "No tracing, reading or stealing descriptors, not even of one's own children: a debugger "
         "is a way around every later check inside.",
@@ -144,7 +150,17 @@ REFUSED: Final[Mapping[str, tuple[str, int, str]]] = {
 }
 
 #: Examined by their arguments in seccomp.py, with the reason there.
-EXAMINED: Final = ("clone", "socket", "socketpair", "setsockopt", "ioctl", "prctl", "fcntl")
+EXAMINED: Final = (
+    "clone",
+    "socket",
+    "socketpair",
+    "setsockopt",
+    "ioctl",
+    "prctl",
+    "fcntl",
+    "preadv2",
+    "fadvise64",
+)
 
 
 @functools.cache

@@ -180,3 +180,21 @@ def test_the_oci_filter_allows_the_same_calls() -> None:
     for name, number in syscalls.numbers("x86_64").items():
         if name not in syscalls.EXAMINED:
             assert (verdict(program, number) == ALLOW) == (name in plain), name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_others_have_read_cannot_be_asked_of_the_page_cache(machine: str) -> None:
+    program, known = seccomp.build(machine), syscalls.numbers(machine)
+    arch = seccomp.AUDIT_ARCH[machine]
+
+    def answers(name: str, *arguments: int) -> int:
+        return verdict(program, known[name], *arguments, arch=arch)
+
+    assert answers("preadv2", 3, 0, 1, 0, 0, 0) == ALLOW
+    for flags in (0x8, 0x9, 0x8 | 1 << 32):  # RWF_NOWAIT
+        assert answers("preadv2", 3, 0, 1, 0, 0, flags) == seccomp.refuse(errno.EOPNOTSUPP)
+    assert answers("fadvise64", 3, 0, 0, 3) == ALLOW
+    for advice in (4, 4 | 1 << 32):  # POSIX_FADV_DONTNEED
+        assert answers("fadvise64", 3, 0, 0, advice) == seccomp.refuse(errno.EINVAL)
+    assert answers("openat2", 3, 0, 0, 24) == seccomp.refuse(errno.ENOSYS)
+    assert refused(answers("mincore")) and refused(answers("cachestat"))
