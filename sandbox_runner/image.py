@@ -42,8 +42,8 @@ KEEP_FREED_MEMORY: Final[Mapping[str, str]] = {
 }
 
 # Kernel tables that describe the host and that no training needs; each is covered. Those that
-# count interrupts, pages, disk accesses, open files and waiting show from second to second what other
-# jobs do.
+# count interrupts, pages, disk accesses, open files and waiting show from second to second what
+# other jobs do.
 HIDDEN_FILES: Final = (
     "/proc/buddyinfo",
     "/proc/cgroups",

@@ -7,10 +7,11 @@ has no moment in which it could be followed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -118,12 +119,8 @@ def open_plain(top: int, path: str) -> int:
     parts = PurePosixPath(path).parts
     if path_fault(path, depth=DEPTH) is not None:
         raise NotRegular("a hidden, over-long or unusual name")
-    directory = os.dup(top)
+    directory = open_below(top, parts[:-1])
     try:
-        for part in parts[:-1]:
-            below = os.open(part, os.O_DIRECTORY | NEITHER_FOLLOW_NOR_WAIT, dir_fd=directory)
-            os.close(directory)
-            directory = below
         # Looked at before it is opened too: opening a device can have an effect.
         check_plain(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False))
         descriptor = os.open(parts[-1], os.O_RDONLY | NEITHER_FOLLOW_NOR_WAIT, dir_fd=directory)
@@ -137,23 +134,52 @@ def open_plain(top: int, path: str) -> int:
         os.close(directory)
 
 
+def open_below(top: int, parts: Sequence[str], *, make: bool = False) -> int:
+    """Return a new descriptor of a directory below ``top``; no component of the way is followed.
+
+    With ``make`` what is not there is made, and a link that stands in the way is replaced.
+    """
+    directory = os.dup(top)
+    try:
+        for part in parts:
+            if make:
+                _make_directory(part, directory)
+            below = os.open(part, os.O_DIRECTORY | NEITHER_FOLLOW_NOR_WAIT, dir_fd=directory)
+            os.close(directory)
+            directory = below
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _make_directory(name: str, directory: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=directory)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=directory)
+
+
 def copy_hashed(
     source: int,
-    target: Path,
+    directory: int,
+    name: str,
     limit: int,
     *,
     mode: int = 0o600,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[int, str]:
-    """Copy an open file into a new file while hashing; return its bytes and SHA-256.
+    """Copy an open file into a new file of a directory while hashing; return bytes and SHA-256.
 
-    Only the content travels: no times, modes or attributes. The target must not exist; nothing
-    is written through a link. Raises :class:`NotRegular` past ``limit`` bytes, leaving nothing.
+    ``directory`` is a descriptor. Only the content travels: no times, modes or attributes. The
+    name must not exist; nothing is written through a link. Raises :class:`NotRegular` past
+    ``limit`` bytes, leaving nothing.
     """
     digest = hashlib.sha256()
     written = 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(target, flags, mode)
+    descriptor = os.open(name, flags, mode, dir_fd=directory)
     try:
         with os.fdopen(descriptor, "wb") as copy:
             while data := os.read(source, CHUNK):
@@ -164,7 +190,7 @@ def copy_hashed(
                 digest.update(data)
                 copy.write(data)
     except BaseException:
-        target.unlink()
+        os.unlink(name, dir_fd=directory)
         raise
     return written, digest.hexdigest()
 
@@ -173,6 +199,16 @@ def copy_tree(
     top: int, target: Path, *, limit: int, entries: int, file_mode: int = 0o600
 ) -> tuple[Rejected, ...]:
     """Copy the plain files of a hostile directory into ``target``; return what was refused."""
+    into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _copy_tree(top, into, limit, entries, file_mode)
+    finally:
+        os.close(into)
+
+
+def _copy_tree(
+    top: int, into: int, limit: int, entries: int, file_mode: int
+) -> tuple[Rejected, ...]:
     refused: list[Rejected] = []
     left = limit
     count = 0
@@ -194,9 +230,12 @@ def copy_tree(
             refused.append(Rejected(found.path, why))
             continue
         try:
-            place = target / found.path
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            written, _ = copy_hashed(source, place, left, mode=file_mode)
+            *above, name = PurePosixPath(found.path).parts
+            place = open_below(into, above, make=True)
+            try:
+                written, _ = copy_hashed(source, place, name, left, mode=file_mode)
+            finally:
+                os.close(place)
             left -= written
         except NotRegular as error:
             refused.append(Rejected(found.path, str(error)))

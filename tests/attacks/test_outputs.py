@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,67 @@ def test_a_link_in_the_target_is_replaced_and_never_written_through(tmp_path: Pa
     assert valuable.read_bytes() == b"mine"
     assert (target / "metrics.json").read_bytes() == b"{}"
     assert not (target / "metrics.json").is_symlink()
+
+
+NESTED = parse_manifest(
+    '[job]\nentrypoint = "train.py"\n[outputs]\nweights = ["run/best/model.safetensors"]\n',
+    default_policy(),
+)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_link_on_the_way_in_the_target_is_replaced_and_never_written_through(
+    tmp_path: Path, depth: int
+) -> None:
+    output, target, elsewhere = tmp_path / "output", tmp_path / "target", tmp_path / "elsewhere"
+    (output / "run/best").mkdir(parents=True)
+    (output / "run/best/model.safetensors").write_bytes(b"weights")
+    (elsewhere / "best").mkdir(parents=True)
+    valuables = [elsewhere / "model.safetensors", elsewhere / "best/model.safetensors"]
+    for valuable in valuables:
+        valuable.write_bytes(b"mine")
+    link = target / ("run", "run/best")[depth]
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+
+    artefacts, _ = collect(output, target, NESTED, default_policy())
+
+    assert [valuable.read_bytes() for valuable in valuables] == [b"mine", b"mine"]
+    assert [each.path for each in artefacts] == ["run/best/model.safetensors"]
+    assert (target / "run/best/model.safetensors").read_bytes() == b"weights"
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_link_on_the_way_in_the_output_is_not_followed(tmp_path: Path, depth: int) -> None:
+    output, target, elsewhere = tmp_path / "output", tmp_path / "target", tmp_path / "elsewhere"
+    for place in (elsewhere, elsewhere / "best"):
+        place.mkdir()
+        (place / "model.safetensors").write_bytes(SECRET)
+    link = output / ("run", "run/best")[depth]
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+
+    artefacts, rejected = collect(output, target, NESTED, default_policy())
+
+    assert artefacts == () and rejected
+    assert not any(path.is_file() for path in target.rglob("*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_our_fault_and_not_the_file_s(tmp_path: Path) -> None:
+    output, target = tmp_path / "output", tmp_path / "target"
+    output.mkdir()
+    target.mkdir()
+    (output / "model.safetensors").write_bytes(b"x" * 100_000)
+    options = ["-t", "tmpfs", "-o", "size=16k"]
+    subprocess.run(["mount", *options, "none", str(target)], check=True)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            collect(output, target, MANIFEST, default_policy())
+        assert list(target.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
 
 
 def test_only_content_is_taken(tmp_path: Path) -> None:
