@@ -150,7 +150,7 @@ def prepare(spec: JobSpec, policy: Policy, workdir: Path) -> None:
 
 
 def copy_submission(submission: Path, target: Path, policy: Policy) -> None:
-    """Copy a submission's plain files; hidden ones are left out.
+    """Copy a submission's plain files; hidden ones, and code that Python compiled, are left out.
 
     Raises :class:`Invalid` naming the file for a link, a device, or more than the policy allows.
     """
@@ -172,8 +172,15 @@ def copy_submission(submission: Path, target: Path, policy: Policy) -> None:
                 path=shown(each.path),
                 why=each.why,
             )
-    for directory, _, _ in os.walk(target):
+    for directory, folders, files in os.walk(target):
         Path(directory).chmod(0o755)
+        # Python runs compiled code without looking at what reviewers have read.
+        for name in [name for name in folders if name == "__pycache__"]:
+            shutil.rmtree(Path(directory) / name)
+            folders.remove(name)
+        for name in files:
+            if name.endswith((".pyc", ".pyo")):
+                (Path(directory) / name).unlink()
 
 
 def train(
