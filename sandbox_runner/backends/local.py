@@ -33,7 +33,8 @@ from sandbox_runner.spec import Mount, SandboxResult, SandboxSpec
 
 #: Who one is inside.
 INNER_ID: Final = 1000
-TMP_INODES: Final = 200_000
+#: Some more than the 200,000 small files that a program may unpack there.
+TMP_INODES: Final = 250_000
 STAGE: Final = "/tmp"  # noqa: S108 - covered by the supervisor in its own view
 SUPERVISOR: Final = Path(__file__).with_name("supervisor.py")
 #: How long laying out the mounts may take before the runner gives up on it.
@@ -250,6 +251,9 @@ class LocalBackend(abc.ABC):
                     "program": self._path,
                     "argv": list(command.argv),
                 }
+                # A description of its own for each: gVisor makes the first one not wait, and
+                # would then take the second for one that the program itself made so.
+                errors = theirs.own(os.open(f"/proc/self/fd/{log_write}", os.O_WRONLY))
                 plan_fd = theirs.memory("plan", marshal.dumps(plan))
                 control, control_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 undo.callback(control.close)
@@ -262,7 +266,7 @@ class LocalBackend(abc.ABC):
                         # A file in memory, read once and gone: no pipe to block on.
                         stdin=subprocess.PIPE if piped else theirs.memory("in", spec.stdin or b""),
                         stdout=subprocess.PIPE if piped else log_write,
-                        stderr=log_write,
+                        stderr=errors,
                         pass_fds=[*plan["keep"], plan_fd, control_theirs.fileno()],
                         env={},
                         cwd="/",
@@ -327,11 +331,16 @@ class LocalBackend(abc.ABC):
             "files": dict(image.files),
             "links": dict(image.links),
             "binds": [
-                {"source": str(mount.source), "name": f"m{index}", "target": mount.target}
+                {
+                    "source": str(mount.source),
+                    "name": f"m{index}",
+                    "target": mount.target,
+                    "writable": mount.writable,
+                }
                 for index, mount in enumerate(mounts)
             ]
             + [
-                {"source": str(source), "name": f"d{index}", "target": path}
+                {"source": str(source), "name": f"d{index}", "target": path, "writable": True}
                 for index, (path, source, _, _) in enumerate(image.devices)
             ],
             "memory": [

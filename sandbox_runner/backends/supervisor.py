@@ -34,9 +34,11 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
+MS_NOATIME = 1024
 MS_BIND = 4096
 MS_REC = 16384
 MS_SLAVE = 1 << 19
+READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -177,6 +179,11 @@ def stage_mounts(plan: dict, root: bool) -> dict[str, int]:  # type: ignore[type
         flags = MS_BIND if root else MS_BIND | MS_REC
         mount(f"/proc/self/fd/{descriptor}", target, None, flags, None)
         os.close(descriptor)
+        if root and not bind["writable"]:
+            # Beneath gVisor too, which reads with the host's own calls: what is read-only is so
+            # for this machine's kernel, and nobody's reading shows in a time of the file.
+            kept = os.statvfs(target).f_flag & MS_NOEXEC
+            mount("none", target, None, MS_REMOUNT | MS_BIND | READ_ONLY | kept, None)
     doors: dict[str, int] = {}
     for memory in plan["memory"]:
         target = f"{STAGE}/{memory['name']}"

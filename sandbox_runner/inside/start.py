@@ -18,6 +18,17 @@ import sys
 import types
 
 CODE = os.environ.get("GLOVEBOX_CODE", "/code").rstrip("/")
+# What Python code calls to start a process or a thread.
+STARTS = {
+    "fork",
+    "forkpty",
+    "_fork_exec",
+    "fork_exec",
+    "posix_spawn",
+    "start_new_thread",
+    "_start_new_thread",
+    "_start_joinable_thread",
+}
 OUTPUT = os.environ.get("GLOVEBOX_OUTPUT", "/output")
 
 
@@ -32,6 +43,15 @@ def place(traceback: types.TracebackType | None) -> tuple[str, int]:
     return found
 
 
+def starting(traceback: types.TracebackType | None) -> bool:
+    """Return whether the innermost code starts processes; a full pipe has the same error."""
+    names: tuple[str, ...] = ()
+    while traceback is not None:
+        names = traceback.tb_frame.f_code.co_names
+        traceback = traceback.tb_next
+    return not STARTS.isdisjoint(names)
+
+
 def cause(error: BaseException) -> str | None:
     """Return which limit was met, where the error itself shows it."""
     if isinstance(error, MemoryError):
@@ -39,7 +59,7 @@ def cause(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return "processes"
     number = getattr(error, "errno", None)
-    if number == errno.EAGAIN and isinstance(error, BlockingIOError):
+    if number == errno.EAGAIN and starting(error.__traceback__):
         return "processes"
     try:
         room = os.statvfs(OUTPUT)
