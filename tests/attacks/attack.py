@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox_runner.backends.local import outer_uid
-from sandbox_runner.spec import SandboxResult
+from sandbox_runner.image import ROOM
+from sandbox_runner.spec import Limits, MiB, Mount, SandboxResult, SandboxSpec
 
 ESCAPED = "GLOVEBOX-ESCAPED"
+LIMITS = Limits(
+    cpus=1,
+    memory_bytes=512 * MiB,
+    processes=64,
+    wall_seconds=20,
+    output_bytes=8 * MiB,
+    output_inodes=1000,
+    tmp_bytes=8 * MiB,
+    shm_bytes=8 * MiB,
+    open_files=256,
+    log_bytes=256 * 1024,
+    grace_seconds=1,
+)
+A = TypeVar("A", bound="Attack")
 
 PRELUDE = '''
 import ctypes, errno, json, os, resource, signal, socket, stat, struct, subprocess, sys, threading
@@ -52,18 +70,29 @@ def in_child(function):
 class Attack:
     """A hostile program. It prints a marker when it got through.
 
-    ``bare`` says whether it is first shown to get through without a sandbox; False where that
-    would harm the machine or needs something it may not have. ``ends`` is how its sandbox must
-    end, None where that does not matter.
+    ``row`` is the row of the threat model's table that it belongs to. ``bare`` says whether it is
+    first shown to get through without a sandbox; False where that would harm the machine or needs
+    something it may not have. ``ends`` is how its sandbox must end, None where that does not
+    matter, several where any of them is right. ``own_kernel`` is granted by gVisor's kernel within
+    itself. ``slow`` ones are for `make verify-attacks`. ``known`` are backends on which it gets
+    through, as the threat model says.
     """
 
     name: str
     code: str
     bare: bool = True
-    ends: tuple[str, str] | None = ("finished", "exit")
-    gvisor_ends: tuple[str, str] | None = None
+    ends: tuple[str, str] | frozenset[tuple[str, str]] | None = ("finished", "exit")
+    gvisor_ends: tuple[str, str] | frozenset[tuple[str, str]] | None = None
     own_kernel: bool = False
     limits: Mapping[str, Any] = field(default_factory=dict)
+    row: str = ""
+    known: frozenset[str] = frozenset()
+    slow: bool = False
+
+    def ends_rightly(self, backend: str, ended: tuple[str, str]) -> bool:
+        """Return whether a sandbox of this backend may end so."""
+        ends = self.gvisor_ends if self.gvisor_ends and backend == "gvisor" else self.ends
+        return ends is None or ended == ends or (isinstance(ends, frozenset) and ended in ends)
 
     def write(self, directory: Path, target: Mapping[str, Any]) -> None:
         """Write it as a submission's ``train.py``, with what it knows of its target."""
@@ -83,23 +112,83 @@ class Assault:
     identifier: str
 
     def leftovers(self) -> set[str]:
-        """Return what it left on the machine: processes, control groups, mounts, locks."""
-        found: set[str] = set()
-        user = outer_uid(self.identifier)
-        for process in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if process.name.isdigit() and process.stat().st_uid == user:
-                    found.add(f"process {process.name}")
-        for place in (Path("/sys/fs/cgroup"), Path("/run/glovebox")):
-            found |= {str(path) for path in place.rglob(f"{self.identifier}*")}
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-        return found | {f"mount {row}" for row in mounts if self.identifier in row}
+        """Return what it left on the machine."""
+        return leftovers(self.identifier)
 
 
-def run_bare(directory: Path, output: Path, environment: Mapping[str, str]) -> str:
-    """Run a submission with no sandbox and return what it printed."""
+def under(row: str, attacks: Iterable[A]) -> list[A]:
+    """Return the attacks as belonging to one row of the threat model's table."""
+    return [replace(attack, row=attack.row or row) for attack in attacks]
+
+
+def leftovers(identifier: str) -> set[str]:
+    """Return what a sandbox of this name left: processes with their namespaces, groups, mounts.
+
+    Also namespaces that are held open by a mount or by this process, and files and locks.
+    """
+    found: set[str] = set()
+    user = outer_uid(identifier)
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            words = (process / "cmdline").read_bytes() + (process / "cgroup").read_bytes()
+            if process.stat().st_uid == user or identifier.encode() in words:
+                found.add(f"process {process.name}")
+                found |= {f"namespace {each.readlink()}" for each in process.glob("ns/*")}
+    for place in ("/sys/fs/cgroup", "/run/glovebox"):
+        # Not glob: what others have there comes and goes meanwhile.
+        for top, folders, files in os.walk(place):
+            found |= {f"{top}/{name}" for name in (*folders, *files) if identifier in name}
+    for place in (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/dev/mqueue")):
+        found |= {str(path) for path in place.glob(f"*{identifier}*")}
+        found |= {str(each) for each in place.glob("*") if _owned_by(each, user)}
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    found |= {f"mount {row}" for row in mounts if identifier in row}
+    found |= {f"namespace {row}" for row in mounts if row.split()[2] == "nsfs"}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(descriptor.readlink())
+            if re.match(r"(?!socket|pipe)[a-z_]+:\[\d+\]$", target):
+                found.add(f"namespace {target}")
+    for kind in ("shm", "sem", "msg"):
+        rows = Path(f"/proc/sysvipc/{kind}").read_text(encoding="ascii").splitlines()
+        found |= {f"{kind} {row.split()[1]}" for row in rows[1:] if str(user) in row.split()}
+    return found
+
+
+def _owned_by(path: Path, user: int) -> bool:
+    try:
+        return path.lstat().st_uid == user
+    except OSError:
+        return False
+
+
+def sandbox(attack: Attack, target: Mapping[str, Any], data: Path, home: Path) -> SandboxSpec:
+    """Write an attack below ``home`` and return the sandbox that runs it on some data."""
+    attack.write(home / "code", target)
+    return SandboxSpec(
+        id=f"attack-{uuid.uuid4().hex[:12]}",
+        argv=("python", "/opt/glovebox/start.py", "/code/train.py"),
+        limits=replace(LIMITS, **attack.limits),
+        mounts=(
+            Mount(home / "code", "/code"),
+            Mount(ROOM / "inside", "/opt/glovebox"),
+            Mount(data, "/data/mini"),
+        ),
+        env={"GLOVEBOX_CODE": "/code", "GLOVEBOX_OUTPUT": "/output"},
+        workdir="/code",
+        output=home / "output",
+        log=home / "log",
+    )
+
+
+def start_bare(
+    directory: Path, output: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()
+) -> subprocess.Popen[str]:
+    """Start a submission with no sandbox, with the descriptors that were left open."""
     output.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, str(directory / "train.py")],
         env={
             **environment,
@@ -107,9 +196,20 @@ def run_bare(directory: Path, output: Path, environment: Mapping[str, str]) -> s
             "GLOVEBOX_OUTPUT": str(output),
         },
         cwd=output,
-        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
+        pass_fds=inherited,
     )
-    return done.stdout
+
+
+def run_bare(
+    directory: Path, output: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()
+) -> str:
+    """Run a submission with no sandbox and return what it printed."""
+    with start_bare(directory, output, environment, inherited) as process:
+        try:
+            return process.communicate(timeout=30)[0]
+        finally:
+            process.kill()

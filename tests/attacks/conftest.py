@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -19,24 +19,10 @@ from sandbox_runner.backends import BACKENDS, Backend
 from sandbox_runner.backends.choice import backend as backend_of
 from sandbox_runner.backends.choice import missing
 from sandbox_runner.image import ROOM
-from sandbox_runner.spec import Limits, MiB, Mount, SandboxSpec
-from tests.attacks.attack import Assault, Attack
+from tests.attacks import verdicts
+from tests.attacks.attack import LIMITS, Assault, Attack, sandbox
 
-LIMITS = Limits(
-    cpus=1,
-    memory_bytes=512 * MiB,
-    processes=64,
-    wall_seconds=20,
-    output_bytes=8 * MiB,
-    output_inodes=1000,
-    tmp_bytes=8 * MiB,
-    shm_bytes=8 * MiB,
-    open_files=256,
-    log_bytes=256 * 1024,
-    grace_seconds=1,
-)
-
-
+__all__ = ["LIMITS"]
 SLOW = {"gvisor"}  # several times slower to start, so the whole set is for `make verify`
 
 
@@ -62,6 +48,13 @@ def _serve(listener: socket.socket) -> None:
                 connection.sendall(b"canary")
 
 
+def _addresses() -> list[str]:
+    """Return the addresses of this machine by which others know it."""
+    with contextlib.suppress(OSError):
+        return socket.gethostbyname_ex(socket.gethostname())[2]
+    return []
+
+
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Any]]:
     """Return where the valuables are, as an attacker who knows everything would."""
@@ -80,7 +73,17 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, An
         local.bind("\0" + abstract)
         path_socket = stack.enter_context(socket.socket(socket.AF_UNIX))
         path_socket.bind(str(home / "socket"))
-        for listener in (tcp, local, path_socket):
+        everywhere = stack.enter_context(socket.create_server(("", 0)))
+        left_open = [
+            os.open(secret, os.O_RDONLY),
+            os.open(home, os.O_RDONLY | os.O_DIRECTORY),
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))).detach(),
+            stack.enter_context(socket.create_connection(tcp.getsockname())).detach(),
+        ]
+        for descriptor in left_open:
+            os.set_inheritable(descriptor, True)
+            stack.callback(os.close, descriptor)
+        for listener in (tcp, local, path_socket, everywhere):
             listener.listen()
             threading.Thread(target=_serve, args=(listener,), daemon=True).start()
         bystander = subprocess.Popen(
@@ -91,6 +94,9 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, An
             "secret": str(secret),
             "data": str(data),
             "tcp": tcp.getsockname()[1],
+            "tcp_all": everywhere.getsockname()[1],
+            "addresses": _addresses(),
+            "left_open": left_open,
             "abstract": abstract,
             "path_socket": str(home / "socket"),
             "bystander": bystander.pid,
@@ -105,6 +111,63 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, An
         bystander.wait()
 
 
+class Probe(Protocol):
+    """Notes what came of a probe, and fails unless it was nothing."""
+
+    def __call__(
+        self,
+        backend: Backend,
+        attack: Attack,
+        *,
+        succeeded: bool,
+        wrong: str,
+        leftovers: Set[str],
+    ) -> None: ...
+
+
+@pytest.fixture
+def probe(record_property: Callable[[str, object], None]) -> Probe:
+    """Return the function that judges a probe."""
+
+    def judge(
+        backend: Backend,
+        attack: Attack,
+        *,
+        succeeded: bool,
+        wrong: str,
+        leftovers: Set[str],
+    ) -> None:
+        known = backend.name in attack.known
+        verdict = verdicts.said(succeeded=succeeded, wrong=wrong, leftovers=leftovers, known=known)
+        record_property(verdicts.PROBE, (backend.name, verdict))
+        assert known or not succeeded, f"{attack.name} got through"
+        assert not wrong, wrong
+        assert not leftovers
+
+    return judge
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--attacks-table", action="store_true", help="print what came of each backend")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table of `make verify-attacks`."""
+    if not config.getoption("--attacks-table", default=False):
+        return
+    reports = [
+        report
+        for outcome in ("passed", "failed", "skipped")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+    terminalreporter.section("attacks")
+    for line in verdicts.lines(reports):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def assault(
     backend: Backend, target: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,27 +176,9 @@ def assault(
     monkeypatch.setenv("GLOVEBOX_CANARY", "canary")
 
     def run(attack: Attack) -> Assault:
-        code, output, log = tmp_path / "code", tmp_path / "output", tmp_path / "log"
-        attack.write(code, {**target, "data": "/data/mini"})
-        limits = Limits(**{**vars(LIMITS), **attack.limits})
-        identifier = f"attack-{uuid.uuid4().hex[:12]}"
-        result = backend.run(
-            SandboxSpec(
-                id=identifier,
-                argv=("python", "/opt/glovebox/start.py", "/code/train.py"),
-                limits=limits,
-                mounts=(
-                    Mount(code, "/code"),
-                    Mount(ROOM / "inside", "/opt/glovebox"),
-                    Mount(Path(target["data"]), "/data/mini"),
-                ),
-                env={"GLOVEBOX_CODE": "/code", "GLOVEBOX_OUTPUT": "/output"},
-                workdir="/code",
-                output=output,
-                log=log,
-            )
-        )
-        text = log.read_text(encoding="utf-8", errors="replace")
-        return Assault(result, text, output, identifier)
+        spec = sandbox(attack, {**target, "data": "/data/mini"}, Path(target["data"]), tmp_path)
+        result = backend.run(spec)
+        text = (tmp_path / "log").read_text(encoding="utf-8", errors="replace")
+        return Assault(result, text, tmp_path / "output", spec.id)
 
     return run

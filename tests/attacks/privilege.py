@@ -1,6 +1,6 @@
 """Becoming more than nobody, and reaching the deep parts of the kernel."""
 
-from tests.attacks.attack import Attack
+from tests.attacks.attack import Attack, under
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -51,6 +51,35 @@ CALLS = {
     "io_setup": (206, "8, ctypes.byref(ctypes.c_ulong(0))", True),
     "sync": (162, "", True),
     "clock_adjtime": (305, "0, ctypes.create_string_buffer(208)", True),
+    "fanotify_mark": (301, "-1, 1, 0, -100, b'/'", False),
+    "inotify_init1": (294, "0", True),
+    "mincore": (27, "0, 0, 0", False),
+    "cachestat": (
+        451,
+        "0, ctypes.create_string_buffer(16), ctypes.create_string_buffer(40), 0",
+        False,
+    ),
+    "process_madvise": (440, "-1, 0, 0, 20, 0", False),
+    "migrate_pages": (256, "os.getpid(), 0, 0, 0", False),
+    "move_pages": (279, "os.getpid(), 0, 0, 0, 0, 0", False),
+    "mbind": (237, "0, 0, 0, 0, 0, 0", False),
+    "remap_file_pages": (216, "0, 0, 0, 0, 0", False),
+    "landlock_create_ruleset": (444, "0, 0, 1", False),
+    "lookup_dcookie": (212, "0, 0, 0", False),
+    "open_by_handle_at": (304, "-1, ctypes.create_string_buffer(16), 0", False),
+    "listmount": (458, "0, 0, 0, 0", False),
+    "fspick": (433, "-100, b'/', 0", True),
+    "openat2": (437, "-100, b'/', struct.pack('QQQ', 0, 0, 0), 24", False),
+    "setxattr": (188, "OUTPUT.encode(), b'user.x', b'x', 1, 0", False),
+    "ioprio_set": (251, "1, 0, 0", False),
+    "sched_setattr": (
+        314,
+        "0, struct.pack('IIQiIQQQ', 48, 6, 0, 0, 0, 10**6, 10**7, 10**7), 0",
+        False,
+    ),
+    "syncfs": (306, "0", False),
+    "vhangup": (153, "", False),
+    "lsm_set_self_attr": (460, "0, 0, 0, 0", False),
     # Never shown bare: they would change the machine.
     "settimeofday": (164, "struct.pack('qq', 0, 0), 0", False),
     "clock_settime": (227, "0, struct.pack('qq', 0, 0)", False),
@@ -68,36 +97,38 @@ CALLS = {
 REFUSALS = """
 # Refused means: not at all. A failure for another reason would have reached the kernel's code.
 answer = libc.syscall(ctypes.c_long({number}), {arguments})
-if answer != -1 or ctypes.get_errno() not in (errno.EPERM, errno.ENOSYS):
+if answer != -1 or ctypes.get_errno() not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP):
     escaped(f"{{answer}} {{ctypes.get_errno()}}")
 """
 
-ATTACKS = [
-    *[
+ATTACKS = under(
+    "calls",
+    [
+        *[
+            Attack(
+                f"the system call {name}",
+                REFUSALS.format(number=number, arguments=arguments or "0"),
+                bare=bare,
+            )
+            for name, (number, arguments, bare) in CALLS.items()
+        ],
         Attack(
-            f"the system call {name}",
-            REFUSALS.format(number=number, arguments=arguments or "0"),
-            bare=bare,
-        )
-        for name, (number, arguments, bare) in CALLS.items()
-    ],
-    Attack(
-        "a user namespace",
-        f"in_child(lambda: libc.unshare({CLONE_NEWUSER}) == 0)",
-    ),
-    Attack(
-        "a user namespace by clone",
-        f"""
+            "a user namespace",
+            f"in_child(lambda: libc.unshare({CLONE_NEWUSER}) == 0)",
+        ),
+        Attack(
+            "a user namespace by clone",
+            f"""
         pid = call(56, {CLONE_NEWUSER} | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             os._exit(0)
         if pid is not None:
             escaped()
         """,
-    ),
-    Attack(
-        "a user namespace by clone3",
-        f"""
+        ),
+        Attack(
+            "a user namespace by clone3",
+            f"""
         arguments = struct.pack("QQQQQQQQ", {CLONE_NEWUSER}, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
         pid = call(435, ctypes.create_string_buffer(arguments), 64)
         if pid == 0:
@@ -105,20 +136,20 @@ ATTACKS = [
         if pid is not None:
             escaped()
         """,
-    ),
-    Attack(
-        "a network namespace by clone",
-        f"""
+        ),
+        Attack(
+            "a network namespace by clone",
+            f"""
         pid = call(56, {CLONE_NEWNET} | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
             os._exit(0)
         if pid is not None:
             escaped()
         """,
-    ),
-    Attack(
-        "becoming root",
-        """
+        ),
+        Attack(
+            "becoming root",
+            """
         for become in (lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0), lambda: os.setgid(0)):
             try:
                 become()
@@ -128,19 +159,19 @@ ATTACKS = [
         if os.getuid() == 0 or os.geteuid() == 0:
             escaped()
         """,
-    ),
-    Attack(
-        "any capability",
-        """
+        ),
+        Attack(
+            "any capability",
+            """
         rows = dict(row.split(":", 1) for row in open("/proc/self/status"))
         kinds = ("CapPrm", "CapEff", "CapBnd", "CapAmb", "CapInh")
         if any(int(rows.get(kind, "0"), 16) for kind in kinds):
             escaped()
         """,
-    ),
-    Attack(
-        "rights from a set-user-id program",
-        """
+        ),
+        Attack(
+            "rights from a set-user-id program",
+            """
         PR_GET_NO_NEW_PRIVS = 39
         if libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
             escaped()
@@ -149,20 +180,20 @@ ATTACKS = [
                 if os.stat(os.path.join(directory, name)).st_mode & (stat.S_ISUID | stat.S_ISGID):
                     escaped(name)
         """,
-        bare=False,
-    ),
-    Attack(
-        "an ambient capability",
-        """
+            bare=False,
+        ),
+        Attack(
+            "an ambient capability",
+            """
         PR_CAP_AMBIENT, RAISE = 47, 2
         if libc.prctl(PR_CAP_AMBIENT, RAISE, 21, 0, 0) == 0:
             escaped()
         """,
-        bare=False,
-    ),
-    Attack(
-        "settings of the kernel, of one's own namespaces too",
-        """
+            bare=False,
+        ),
+        Attack(
+            "settings of the kernel, of one's own namespaces too",
+            """
         for directory, _, names in os.walk("/proc/sys"):
             for name in names:
                 try:
@@ -171,21 +202,21 @@ ATTACKS = [
                 except OSError:
                     pass
         """,
-    ),
-    Attack(
-        "a terminal of one's own",
-        """
+        ),
+        Attack(
+            "a terminal of one's own",
+            """
         try:
             os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
             escaped()
         except OSError:
             pass
         """,
-        own_kernel=True,
-    ),
-    Attack(
-        "typing on the terminal",
-        """
+            own_kernel=True,
+        ),
+        Attack(
+            "typing on the terminal",
+            """
         import fcntl, termios
         for descriptor in (0, 1, 2):
             try:
@@ -199,16 +230,129 @@ ATTACKS = [
         except OSError:
             pass
         """,
-        bare=False,
-    ),
-    Attack(
-        "other devices",
-        """
+            bare=False,
+        ),
+        Attack(
+            "other devices",
+            """
         known = {"null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "shm", "fd",
                  "stdin", "stdout", "stderr", "core", "console"}
         if set(os.listdir("/dev")) - known:
             escaped()
         """,
-        own_kernel=True,
-    ),
-]
+            own_kernel=True,
+        ),
+    ],
+)
+
+NAMESPACES = {
+    "mount": 0x00020000,
+    "control group": 0x02000000,
+    "name": 0x04000000,
+    "message": 0x08000000,
+    "process": 0x20000000,
+    "network": 0x40000000,
+    "time": 0x00000080,
+}
+# prctl's number, and arguments that would be accepted outside.
+PRCTLS = {
+    "a filter of one's own": "22, 1, 0, 0, 0",
+    "memory laid out anew": "35, 1, 4096, 0, 0",
+    "a tracer allowed": "0x59616D61, -1, 0, 0, 0",
+    "rights kept over a change of user": "8, 1, 0, 0, 0",
+    "secure bits": "28, 1, 0, 0, 0",
+    "calls answered by oneself": "59, 1, 0, 0, ctypes.create_string_buffer(8)",
+    "speculation loosened": "53, 0, 2, 0, 0",
+    "killed later than others": "33, 0, 0, 0, 0",
+    "dumps of memory allowed": "4, 1, 0, 0, 0",
+}
+
+ATTACKS += under(
+    "rights",
+    [
+        *[
+            Attack(
+                f"a {name} namespace of one's own",
+                f"in_child(lambda: libc.unshare({flag}) == 0)",
+            )
+            for name, flag in NAMESPACES.items()
+        ],
+        *[
+            Attack(
+                f"joining the {name} namespace of process 1",
+                f"""
+                try:
+                    descriptor = os.open("/proc/1/ns/{name}", os.O_RDONLY)
+                except OSError:
+                    descriptor = -1
+                in_child(lambda: libc.setns(descriptor, 0) == 0)
+                """,
+                bare=False,
+            )
+            for name in ("net", "pid", "user", "uts")
+        ],
+        *[
+            Attack(
+                f"prctl: {name}",
+                f"""
+                libc.prctl.argtypes = None
+                if call(157, {arguments}) is not None:
+                    escaped()
+                """,
+                bare=False,
+                own_kernel=name == "killed later than others",
+            )
+            for name, arguments in PRCTLS.items()
+        ],
+        Attack(
+            "a set-user-id program of one's own",
+            """
+            import shutil
+            path = "/tmp/id-glovebox"
+            shutil.copy("/usr/bin/env", path)
+            os.chmod(path, 0o6755)
+            code = "import os; print(os.geteuid() != os.getuid(), os.path.exists('/x'))"
+            said = subprocess.run([path, sys.executable, "-c", code], capture_output=True)
+            if said.stdout.startswith(b"True"):
+                escaped()
+            os.unlink(path)
+            """,
+            bare=False,
+        ),
+        Attack(
+            "a process that is not dumpable becoming traceable",
+            """
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(20)
+            PTRACE_SEIZE = 0x4206
+            if libc.ptrace(PTRACE_SEIZE, pid, 0, 0) == 0:
+                escaped()
+            os.kill(pid, signal.SIGKILL)
+            """,
+        ),
+        Attack(
+            "another group",
+            """
+            for become in (lambda: os.setgroups([0]), lambda: os.setgid(42), lambda: os.setuid(42)):
+                try:
+                    become()
+                    escaped()
+                except OSError:
+                    pass
+            """,
+        ),
+        Attack(
+            "a program in memory without a file",
+            """
+            # execveat of a nameless file: allowed, but nothing that a file could not do.
+            descriptor = os.open(sys.executable, os.O_RDONLY)
+            pid = os.fork()
+            if pid == 0:
+                os.execve(descriptor, ["python", "-c", "import os; os.setuid(0)"], {})
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+                escaped()
+            """,
+        ),
+    ],
+)

@@ -215,6 +215,26 @@ def test_a_made_up_place_in_the_code_is_not_believed(run: Run) -> None:
 
 
 @pytest.mark.sandbox
+def test_a_full_pipe_is_not_taken_for_too_many_processes(run: Run) -> None:
+    result, _, _ = run(
+        "import os\nread, write = os.pipe()\nos.set_blocking(write, False)\n"
+        "while True:\n    os.write(write, b'x' * 65536)"
+    )
+
+    assert result.fault == Fault("BlockingIOError", "train.py", 5)
+    assert (result.state, result.reason) == ("failed", "exit")
+
+
+@pytest.mark.sandbox
+def test_who_writes_fast_to_both_streams_is_made_to_wait(run: Run) -> None:
+    result, log, _ = run(
+        "import os\nfor _ in range(400):\n    os.write(1, b'x' * 65536); os.write(2, b'y' * 65536)"
+    )
+
+    assert (result.state, result.reason) == ("finished", "exit"), log[-500:]
+
+
+@pytest.mark.sandbox
 def test_a_syntax_error_is_placed(run: Run) -> None:
     result, _, _ = run("x = 1\nif x\n")
 

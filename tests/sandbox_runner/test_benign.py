@@ -6,129 +6,100 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox_runner.backends import Backend
+from sandbox_runner.backends.choice import backend as backend_of
+from sandbox_runner.backends.choice import missing
 from sandbox_runner.image import ROOM
-from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxResult, SandboxSpec
+from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxSpec
+from tests.sandbox_runner import honest
 
 pytestmark = pytest.mark.sandbox
 
-TORCH = """
-import multiprocessing, os, torch
-from torch.utils.data import DataLoader, TensorDataset
 
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
-            torch.nn.Flatten(), torch.nn.Linear(4, 2))
-    def forward(self, x):
-        return self.layers(x)
-
-def square(x):
-    return x * x
-
-if __name__ == "__main__":
-    assert torch.get_num_threads() == 2
-    torch.manual_seed(0)
-    data = TensorDataset(torch.randn(64, 1, 16, 16), torch.randint(0, 2, (64,)))
-    net = Net()
-    optimiser = torch.optim.AdamW(net.parameters())
-    for x, y in DataLoader(data, batch_size=16, num_workers=2, shuffle=True):
-        loss = torch.nn.functional.cross_entropy(net(x), y)
-        loss.backward()
-        optimiser.step()
-    torch.save(net.state_dict(), "/output/checkpoint.pt")
-    net.load_state_dict(torch.load("/output/checkpoint.pt", weights_only=True))
-    queue = multiprocessing.Queue()
-    queue.put(torch.ones(100_000))
-    assert queue.get().sum() == 100_000
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        assert pool.map(square, [3]) == [9]
-    print("worked")
-"""
-
-PLAIN = """
-import concurrent.futures, mmap, os, signal, subprocess, sys, tempfile, threading
-from multiprocessing import Process, shared_memory
-
-assert subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True,
-                      check=True).stdout == b"42\\n"
-assert subprocess.run("echo hello | cat", shell=True, capture_output=True).stdout == b"hello\\n"
-with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    assert list(pool.map(abs, range(-50, 0))) == list(range(50, 0, -1))
-memory = shared_memory.SharedMemory(create=True, size=1 << 20)
-memory.buf[:2] = b"ok"
-memory.close()
-memory.unlink()
-process = Process(target=print, args=("child",))
-process.start()
-process.join()
-assert process.exitcode == 0
-seen = []
-signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
-os.kill(os.getpid(), signal.SIGUSR1)
-assert seen
-with tempfile.TemporaryFile() as file:
-    file.truncate(1 << 20)
-    with mmap.mmap(file.fileno(), 0) as view:
-        view[:4] = b"data"
-names = []
-for number in range(3000):
-    with open(f"/tmp/{number}", "w") as file:
-        file.write("x")
-assert len(os.listdir("/tmp")) >= 3000
-import numpy, PIL, pydicom, safetensors
-assert numpy.ones((300, 300)).dot(numpy.ones((300, 300))).sum() == 300**3
-import logging, hashlib, random, uuid, getpass, platform, time, datetime, zoneinfo
-getpass.getuser(); platform.platform(); uuid.uuid4(); random.SystemRandom().random()
-print("worked")
-"""
+@pytest.fixture(
+    params=[pytest.param("gvisor", marks=pytest.mark.slow), "bubblewrap"],
+)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend of one machine that is here."""
+    name: str = request.param
+    if missing(name):
+        pytest.skip(f"{name} is not whole here: {', '.join(missing(name))}")
+    return backend_of(name)
 
 
-@pytest.fixture
-def run(bubblewrap: Backend, tmp_path: Path) -> Callable[[str], tuple[SandboxResult, str]]:
-    """Return a function that runs a program sealed and gives its result and log."""
-
-    def run(program: str) -> tuple[SandboxResult, str]:
-        code = tmp_path / "code"
-        code.mkdir()
-        (code / "train.py").write_text(program, encoding="utf-8")
-        result = bubblewrap.run(
-            SandboxSpec(
-                id=f"benign-{uuid.uuid4().hex[:12]}",
-                argv=("python", "/opt/glovebox/start.py", "/code/train.py"),
-                limits=Limits(cpus=2, memory_bytes=2 * GiB, wall_seconds=120, shm_bytes=256 * MiB),
-                mounts=(Mount(code, "/code"), Mount(ROOM / "inside", "/opt/glovebox")),
-                env={"GLOVEBOX_CODE": "/code", "GLOVEBOX_OUTPUT": "/output"},
-                output=tmp_path / "output",
-                log=tmp_path / "log",
-            )
-        )
-        return result, (tmp_path / "log").read_text(encoding="utf-8")
-
-    return run
+@pytest.fixture(scope="module")
+def large() -> Iterator[Path]:
+    """2 GiB of data in one file that takes no room on the disk."""
+    folder = Path(tempfile.mkdtemp(prefix="glovebox-large-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    with (folder / "numbers.bin").open("wb") as file:
+        file.truncate(2 << 30)
+        for number in range(32):
+            file.seek(number * (64 << 20))
+            file.write((number + 1).to_bytes(8, "little"))
+    yield folder
+    shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("program", [TORCH, PLAIN], ids=["torch", "plain"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in honest.LONG else ())
+        for name in honest.PROGRAMS
+    ],
+)
 def test_honest_programs_work(
-    run: Callable[[str], tuple[SandboxResult, str]], program: str
+    backend: Backend,
+    name: str,
+    large: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    if program is TORCH:
+    program = honest.PROGRAMS[name]
+    if "torch" in program:
         pytest.importorskip("torch")
+    record_property("honest", (backend.name, name))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "train.py").write_text(program, encoding="utf-8")
+    graceful = name == "a graceful end"
 
-    result, log = run(program)
+    result = backend.run(
+        SandboxSpec(
+            id=f"benign-{uuid.uuid4().hex[:12]}",
+            argv=("python", "/opt/glovebox/start.py", "/code/train.py"),
+            limits=Limits(
+                cpus=2,
+                memory_bytes=2 * GiB,
+                # gVisor starts slowly: the program must have come to its loop.
+                wall_seconds=(5 if graceful else 400),
+                grace_seconds=20,
+                shm_bytes=256 * MiB,
+            ),
+            mounts=(
+                Mount(code, "/code"),
+                Mount(ROOM / "inside", "/opt/glovebox"),
+                Mount(large, "/data/large"),
+            ),
+            env={"GLOVEBOX_CODE": "/code", "GLOVEBOX_OUTPUT": "/output"},
+            output=tmp_path / "output",
+            log=tmp_path / "log",
+        )
+    )
 
-    assert (result.state, result.reason) == ("finished", "exit"), log
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    ends = ("stopped", "timeout") if graceful else ("finished", "exit")
+    assert (result.state, result.reason) == ends, log
     assert "worked" in log
     assert "warning" not in log.lower()
+    assert not graceful or (tmp_path / "output/saved").read_text(encoding="utf-8") == "state"
 
 
 def test_a_program_talks_over_pipes_while_it_runs(bubblewrap: Backend) -> None:
