@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,7 +78,7 @@ class Bubblewrap(LocalBackend):
             keep=(bpf, given, ends.progress, ends.status),
         )
 
-    def terminator(self, pid: int) -> Callable[[], None]:
+    def terminator(self, pid: int, control: socket.socket) -> Callable[[], None]:
         """Return how to send SIGTERM to the program: bwrap > process 1 inside > the program."""
 
         def terminate() -> None:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,13 @@ class GVisor(LocalBackend):
                 *("run", f"--bundle={STAGE}/bundle", spec.id),
             ),
             plan={
+                "terminate": ["runsc", f"--root={STAGE}/state", "kill", spec.id, "TERM"],
+                # Inside one is who one is outside, and programs ask for one's name.
+                "files": {
+                    **image.files,
+                    "/etc/passwd": f"sandbox:x:{uid}:{uid}:sandbox:/tmp:/bin/sh\n",
+                    "/etc/group": f"sandbox:x:{uid}:\n",
+                },
                 "apart": True,
                 "fifo": DOORS,
                 "bundle": {"config.json": json.dumps(config)},
@@ -190,12 +198,12 @@ class GVisor(LocalBackend):
             )
         return ("--nvproxy", f"--nvproxy-driver-version={driver.version}")
 
-    def terminator(self, pid: int) -> Callable[[], None]:
-        """Return how to send SIGTERM to the program: runsc passes it on."""
+    def terminator(self, pid: int, control: socket.socket) -> Callable[[], None]:
+        """Return how to send SIGTERM to the program: runsc itself would end, and not pass it on."""
 
         def terminate() -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(OSError):
+                control.send(b"term")
 
         return terminate
 

@@ -141,8 +141,11 @@ class LocalBackend(abc.ABC):
         """Return how to call the program for one sandbox."""
 
     @abc.abstractmethod
-    def terminator(self, pid: int) -> Callable[[], None]:
-        """Return how to send SIGTERM to the sandboxed program, given the backend's process."""
+    def terminator(self, pid: int, control: socket.socket) -> Callable[[], None]:
+        """Return how to send SIGTERM to the sandboxed program.
+
+        ``pid`` is the backend's process, ``control`` leads to the supervisor.
+        """
 
     def gpu_flags(self, gpus: int) -> tuple[str, ...]:
         """Return what the program is told so that it gives GPUs. Raises CannotRun if it cannot."""
@@ -285,7 +288,7 @@ class LocalBackend(abc.ABC):
                 group=group,
                 claim=claim,
                 supervisor=supervisor,
-                terminate=self.terminator(words),
+                terminate=self.terminator(words, control),
                 clean=clean,
                 memory_now=_memory_watch(group, words),
                 began_by_progress="progress" in doors,
@@ -394,7 +397,9 @@ def _memory_watch(group: cgroups.Group, pid: int) -> Callable[[], int] | None:
 def thread_counts(spec: SandboxSpec) -> dict[str, str]:
     """Return the settings that keep numeric libraries to the processors of the sandbox."""
     cores = str(max(1, int(spec.limits.cpus)))
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), cores)
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), cores)
+    # Left to itself MKL takes one thread a core that it can see, and gVisor shows it one core only.
+    return {**counts, "MKL_DYNAMIC": "FALSE"}
 
 
 def children(pid: int) -> list[int]:

@@ -281,21 +281,45 @@ def bury() -> None:
             time.sleep(0.002)
 
 
-def watch(pid: int, control: _socket.socket) -> None:
+def ask_to_end(plan: dict) -> int:  # type: ignore[type-arg]
+    """Have the backend's own program send SIGTERM inside; return its process, to be buried."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.execve(plan["program"], plan["terminate"], plan["env"])  # noqa: S606
+        finally:
+            os._exit(125)
+    return pid
+
+
+def watch(pid: int, control: _socket.socket, plan: dict) -> None:  # type: ignore[type-arg]
     """Wait for the sandbox, or end it when the runner says so or is gone."""
     process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(control, select.POLLIN)
+    messengers: dict[int, int] = {}
     while True:
         ready = dict(poll.poll())
+        # First of all: as long as it is not buried, the namespace that it was born in cannot end.
+        for handle in messengers.keys() & ready.keys():
+            poll.unregister(handle)
+            os.waitpid(messengers.pop(handle), 0)
+            os.close(handle)
         if process in ready:
             break
         if control.fileno() in ready:
-            # Any word of the runner, and its silence, mean the same. Each is read: closing the
-            # socket with words unread would take our own last word with it.
+            # Any other word of the runner, and its silence, mean the same. Each is read: closing
+            # the socket with words unread would take our own last word with it.
+            word = control.recv(64)
+            if word == b"term" and "terminate" in plan:
+                messenger = ask_to_end(plan)
+                handle = os.pidfd_open(messenger)
+                messengers[handle] = messenger
+                poll.register(handle, select.POLLIN)
+                continue
             libc.syscall(PIDFD_SEND_SIGNAL, process, SIGKILL, None, 0)
-            if not control.recv(64):
+            if not word:
                 poll.unregister(control)
     _, status = os.waitpid(pid, 0)
     bury()
@@ -346,7 +370,7 @@ def main(plan_fd: int, control_fd: int) -> int:
     )
     for descriptor in doors.values():
         os.close(descriptor)
-    watch(pid, control)
+    watch(pid, control, plan)
     return 0
 
 
