@@ -1,4 +1,4 @@
-.PHONY: demo test verify lint bench compare docs fuzz run-env dev-env
+.PHONY: demo test verify verify-attacks lint bench compare docs fuzz run-env dev-env
 PY := .venv/bin/python
 ARGS ?=
 SECONDS ?= 600
@@ -14,6 +14,12 @@ test: dev-env
 
 verify: dev-env
 	$(PY) -m pytest -q $(ARGS)
+
+# Every hostile submission and every honest program on each backend that is here, slow ones too.
+# One after the other: some measure time.
+verify-attacks: dev-env
+	$(PY) -m pytest -q -p no:cacheprovider tests/attacks tests/sandbox_runner/test_benign.py \
+		--attacks-table $(ARGS)
 
 lint: dev-env
 	$(PY) -m ruff check .

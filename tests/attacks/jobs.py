@@ -19,7 +19,6 @@ from typing import Any
 from policies.document import default_policy
 from policies.errors import Invalid
 from policies.submission import parse_manifest
-from portal.jobs.queries import rounded_seconds
 from sandbox_runner.lifecycle import limits_of, run_job
 from sandbox_runner.spec import JobSpec, MiB, Outcome
 from tests.attacks.attack import Attack, start_bare
@@ -87,6 +86,9 @@ class JobAttack(Attack):
 
 def told(outcome: Outcome) -> str:
     """Return what the applicant learns when a job has ended (docs/architecture.md)."""
+    # Imported late: the portal's queries need Django, and the table of probes does not.
+    from portal.jobs.queries import rounded_seconds
+
     return json.dumps(
         {
             "state": outcome.state,

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.sandbox
 ATTACKS = [
     pytest.param(attack, id=f"{'at once' if attack.at_once else 'after'}: {attack.name}")
     for attack in together.ATTACKS
+    if attack is not together.LOCKS_EVERYTHING
 ]
 SHOWN_BARE = [each for each in ATTACKS if each.values[0].bare]  # type: ignore[union-attr]
 
@@ -84,27 +85,6 @@ def test_the_same_is_passed_on_without_a_sandbox(
     assert ESCAPED in together.run_bare(attack, data, tmp_path, target)
 
 
-LOCKS_EVERYTHING = PairAttack(
-    "locking everything in sight",
-    "",
-    at_once=True,
-    row="locks",
-    first="""
-import fcntl
-held = [os.eventfd(0), os.open("/dev/null", os.O_RDWR)]
-for top in ("/data", "/code", "/output", "/tmp", "/opt/glovebox"):
-    for folder, _, names in os.walk(top):
-        held += [os.open(path, os.O_RDONLY) for path in
-                 (folder, *(os.path.join(folder, name) for name in names))][:50]
-for descriptor in held:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pass
-""",
-)
-
-
 def test_who_locks_everything_in_sight_holds_nobody_up(
     backend: Backend, target: Mapping[str, Any], data: Path, tmp_path: Path, probe: Probe
 ) -> None:
@@ -115,11 +95,11 @@ def test_who_locks_everything_in_sight_holds_nobody_up(
         swept.set()
 
     threading.Timer(0.3, sweep).start()
-    pair = together.run_sealed(LOCKS_EVERYTHING, backend, data, tmp_path, target)
+    pair = together.run_sealed(together.LOCKS_EVERYTHING, backend, data, tmp_path, target)
 
     probe(
         backend,
-        LOCKS_EVERYTHING,
+        together.LOCKS_EVERYTHING,
         succeeded=pair.second != ("finished", "exit") or not swept.wait(10),
         wrong="" if pair.first == together.CANCELLED else str(pair),
         leftovers=pair.leftovers,

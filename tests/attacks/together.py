@@ -564,7 +564,30 @@ return times[-1] < 25_000
     ),
 ]
 
+LOCKS_EVERYTHING = PairAttack(
+    "locking everything in sight",
+    "",
+    at_once=True,
+    bare=False,
+    row="locks",
+    first="""
+import fcntl
+held = [os.eventfd(0), os.open("/dev/null", os.O_RDWR)]
+for top in ("/data", "/code", "/output", "/tmp", "/opt/glovebox"):
+    for folder, _, names in os.walk(top):
+        held += [os.open(path, os.O_RDONLY) for path in
+                 (folder, *(os.path.join(folder, name) for name in names))][:50]
+for descriptor in held:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pass
+""",
+)
+
+
 ATTACKS = [
     *under("after", AFTER),
     *under("at once", [replace(attack, at_once=True) for attack in AT_ONCE]),
+    LOCKS_EVERYTHING,
 ]
