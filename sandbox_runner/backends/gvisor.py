@@ -155,12 +155,6 @@ class GVisor(LocalBackend):
             ),
             plan={
                 "terminate": ["runsc", f"--root={STAGE}/state", "kill", spec.id, "TERM"],
-                # Inside one is who one is outside, and programs ask for one's name.
-                "files": {
-                    **image.files,
-                    "/etc/passwd": f"sandbox:x:{uid}:{uid}:sandbox:/tmp:/bin/sh\n",
-                    "/etc/group": f"sandbox:x:{uid}:\n",
-                },
                 "apart": True,
                 "fifo": DOORS,
                 "bundle": {"config.json": json.dumps(config)},

@@ -398,7 +398,7 @@ def thread_counts(spec: SandboxSpec) -> dict[str, str]:
     """Return the settings that keep numeric libraries to the processors of the sandbox."""
     cores = str(max(1, int(spec.limits.cpus)))
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), cores)
-    # Left to itself MKL takes one thread a core that it can see, and gVisor shows it one core only.
+    # Left to itself MKL takes fewer than it is told, under gVisor one of two.
     return {**counts, "MKL_DYNAMIC": "FALSE"}
 
 

@@ -155,6 +155,14 @@ ATTACKS = under(
             shows=words("canary"),
         ),
         JobAttack(
+            "by the sizes of its files",
+            """
+            for name in ("model.safetensors", "diary"):
+                open(OUTPUT + "/" + name, "wb").write(b"x" * 77777)
+            """,
+            shows=words("77777"),
+        ),
+        JobAttack(
             "by its environment",
             """
             os.environ["CANARY"] = "canary-kim"

@@ -167,7 +167,7 @@ def run_naively(attack: JobAttack, home: Path, target: Mapping[str, Any]) -> tup
     with os.fdopen(read, "rb") as pipe:
         ticks = [_believed(line) for line in pipe.read().splitlines()]
     subprocess.run(["cp", "-a", f"{output}/.", str(files)], check=False, capture_output=True)
-    names = sorted(path.name for path in files.iterdir())
+    names = sorted(f"{path.name} {path.lstat().st_size}" for path in files.iterdir())
     said = f"exit {process.returncode} after {seconds:.2f} s\n{printed}\n{words}\n{names}"
     return Loot(files, said, tuple(each for each in ticks if each), valuable), printed
 

@@ -57,6 +57,7 @@ def test_no_job_gets_anything_out(
     )
 
 
+@pytest.mark.slow  # what is shown bare changes with the probes, not with the sandbox
 @pytest.mark.parametrize("attack", SHOWN_BARE)
 def test_somebody_naive_lets_it_all_out(
     attack: JobAttack,

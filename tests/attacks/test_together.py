@@ -72,6 +72,7 @@ def test_two_jobs_pass_nothing_on(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="some of this needs root to succeed bare")
+@pytest.mark.slow  # what is shown bare changes with the probes, not with the sandbox
 @pytest.mark.parametrize("attack", SHOWN_BARE)
 def test_the_same_is_passed_on_without_a_sandbox(
     attack: PairAttack,

@@ -78,8 +78,8 @@ def test_honest_programs_work(
             limits=Limits(
                 cpus=2,
                 memory_bytes=2 * GiB,
-                # gVisor starts slowly: the program must have come to its loop.
-                wall_seconds=(5 if graceful else 400),
+                # The program must have come to its loop, and gVisor starts slowly.
+                wall_seconds=({"gvisor": 12, "bubblewrap": 4}[backend.name] if graceful else 400),
                 grace_seconds=20,
                 shm_bytes=256 * MiB,
             ),
