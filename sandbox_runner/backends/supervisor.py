@@ -34,11 +34,10 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
-MS_NOATIME = 1024
 MS_BIND = 4096
 MS_REC = 16384
 MS_SLAVE = 1 << 19
-READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME
+READ_ONLY = MS_RDONLY | MS_NOSUID | MS_NODEV
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -181,7 +180,8 @@ def stage_mounts(plan: dict, root: bool) -> dict[str, int]:  # type: ignore[type
         os.close(descriptor)
         if root and not bind["writable"]:
             # Beneath gVisor too, which reads with the host's own calls: what is read-only is so
-            # for this machine's kernel, and nobody's reading shows in a time of the file.
+            # for this machine's kernel, and nobody's reading shows in a time of the file. Other
+            # flags stay as they are, for in a container they may be locked.
             kept = os.statvfs(target).f_flag & MS_NOEXEC
             mount("none", target, None, MS_REMOUNT | MS_BIND | READ_ONLY | kept, None)
     doors: dict[str, int] = {}
