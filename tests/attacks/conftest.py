@@ -151,21 +151,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--attacks-table", action="store_true", help="print what came of each backend")
 
 
+def _reports(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return []
+    return [
+        report
+        for outcome in ("passed", "failed", "skipped")
+        for report in reporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where no probe has run there is nothing to be content with."""
+    wanted = session.config.getoption("--attacks-table", default=False)
+    if wanted and exitstatus == 0 and not verdicts.sums(_reports(session.config))[0]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table of `make verify-attacks`."""
-    if not config.getoption("--attacks-table", default=False):
-        return
-    reports = [
-        report
-        for outcome in ("passed", "failed", "skipped")
-        for report in terminalreporter.getreports(outcome)
-        if isinstance(report, pytest.TestReport) and report.when == "call"
-    ]
-    terminalreporter.section("attacks")
-    for line in verdicts.lines(reports):
-        terminalreporter.write_line(line)
+    if config.getoption("--attacks-table", default=False):
+        terminalreporter.section("attacks")
+        for line in verdicts.lines(_reports(config)):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -92,8 +92,11 @@ def lines(reports: Sequence[pytest.TestReport]) -> list[str]:
             version = backend_of(name).version()
             table.append(rows[name].cells(f"{name} {version}"))
         else:
-            lacking = ", ".join(missing(name)) or "nothing of it was run"
-            absent.append(f"{name}: not on this machine ({lacking}); nothing is said of it")
+            lacking = ", ".join(missing(name))
+            why = (
+                f"not on this machine ({lacking})" if lacking else "here, and nothing of it was run"
+            )
+            absent.append(f"{name}: {why}; nothing is said of it")
     widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     printed = [
         "  ".join(cell.rjust(width) if at else cell.ljust(width)
