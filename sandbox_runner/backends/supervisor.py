@@ -281,42 +281,57 @@ def bury() -> None:
             time.sleep(0.002)
 
 
-def ask_to_end(plan: dict) -> int:  # type: ignore[type-arg]
-    """Have the backend's own program send SIGTERM inside; return its process, to be buried."""
+def messenger(plan: dict) -> tuple[int, int]:  # type: ignore[type-arg]
+    """Fork who will have the backend's own program send SIGTERM inside; return it and its bell.
+
+    Before all rights are given up, for that program needs them; it sleeps until a byte comes.
+    """
+    bell, ring = os.pipe()
     pid = os.fork()
-    if pid == 0:
-        try:
+    if pid:
+        os.close(bell)
+        return pid, ring
+    try:
+        libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.closerange(3, bell)
+        os.closerange(bell + 1, 1 << 16)
+        if os.read(bell, 1):
             os.execve(plan["program"], plan["terminate"], plan["env"])  # noqa: S606
-        finally:
-            os._exit(125)
-    return pid
+    finally:
+        os._exit(125)
 
 
-def watch(pid: int, control: _socket.socket, plan: dict) -> None:  # type: ignore[type-arg]
+def watch(pid: int, control: _socket.socket, sleeping: tuple[int, int] | None) -> None:
     """Wait for the sandbox, or end it when the runner says so or is gone."""
     process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(control, select.POLLIN)
-    messengers: dict[int, int] = {}
+    handle = -1
+    if sleeping is not None:
+        handle = os.pidfd_open(sleeping[0])
+        poll.register(handle, select.POLLIN)
     while True:
         ready = dict(poll.poll())
         # First of all: as long as it is not buried, the namespace that it was born in cannot end.
-        for handle in messengers.keys() & ready.keys():
+        if sleeping is not None and handle in ready:
             poll.unregister(handle)
-            os.waitpid(messengers.pop(handle), 0)
-            os.close(handle)
+            os.waitpid(sleeping[0], 0)
+            handle = -1
         if process in ready:
             break
         if control.fileno() in ready:
             # Any other word of the runner, and its silence, mean the same. Each is read: closing
             # the socket with words unread would take our own last word with it.
             word = control.recv(64)
-            if word == b"term" and "terminate" in plan:
-                messenger = ask_to_end(plan)
-                handle = os.pidfd_open(messenger)
-                messengers[handle] = messenger
-                poll.register(handle, select.POLLIN)
+            if word == b"term" and sleeping is not None:
+                try:
+                    os.write(sleeping[1], b"x")
+                except OSError:  # it has rung already
+                    pass
                 continue
             libc.syscall(PIDFD_SEND_SIGNAL, process, SIGKILL, None, 0)
             if not word:
@@ -349,6 +364,7 @@ def main(plan_fd: int, control_fd: int) -> int:
         doors = stage_mounts(plan, root)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = start(plan, root)
+        sleeping = messenger(plan) if plan.get("terminate") else None
         if root:
             # Ending a program of another user is all that is left to do.
             give_up_rights(plan, {5: NEEDED_APART[5]} if plan.get("apart") else {})
@@ -370,7 +386,7 @@ def main(plan_fd: int, control_fd: int) -> int:
     )
     for descriptor in doors.values():
         os.close(descriptor)
-    watch(pid, control, plan)
+    watch(pid, control, sleeping)
     return 0
 
 
