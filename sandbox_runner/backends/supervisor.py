@@ -328,7 +328,7 @@ def watch(pid: int, control: _socket.socket, sleeping: tuple[int, int] | None) -
             # the socket with words unread would take our own last word with it.
             word = control.recv(64)
             if word == b"term" and sleeping is not None:
-                try:
+                try:  # noqa: SIM105 - contextlib is a slow import
                     os.write(sleeping[1], b"x")
                 except OSError:  # it has rung already
                     pass
