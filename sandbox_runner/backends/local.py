@@ -405,9 +405,12 @@ def thread_counts(spec: SandboxSpec) -> dict[str, str]:
 def children(pid: int) -> list[int]:
     """Return the process ids whose parent is ``pid``, whichever of its threads started them."""
     found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(word) for word in path.read_text(encoding="ascii").split()]
+    # A process may end between any two of these steps.
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                text = (thread / "children").read_text(encoding="ascii")
+                found += [int(word) for word in text.split()]
     return found
 
 
