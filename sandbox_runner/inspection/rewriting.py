@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sandbox_runner.inspection import capacity, noise
 from sandbox_runner.inspection.read_back import ReadBack
-from sandbox_runner.inspection.safetensors_file import SIZES, Header, Tensor, stored
+from sandbox_runner.inspection.safetensors_file import SIZES, Header, Tensor, stored, widened
 
 TYPE: Final = "BF16"
 #: Numbers held at once, and the most that share one scale.
@@ -149,12 +149,7 @@ def _row_length(shape: tuple[int, ...], count: int) -> int:
 
 def as_floats(flat: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """Return stored numbers as finite float32."""
-    if dtype == "BF16":
-        wide = (flat.astype(np.uint32) << 16).view(np.float32)
-    else:
-        with np.errstate(over="ignore"):
-            wide = flat.astype(np.float32)
-    return np.nan_to_num(wide, copy=False)
+    return np.nan_to_num(widened(flat, dtype), copy=False)
 
 
 def as_codes(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:

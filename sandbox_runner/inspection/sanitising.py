@@ -28,13 +28,15 @@ from sandbox_runner.oracle import Oracle, OracleFault
 
 #: Standard deviations of the Gaussian noise, in units of a row's root mean square.
 NOISES: Final = (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.0)
-#: Mean square change of the answers against their variance. 0.005 moved the AUC of small networks
-#: by 0.001 to 0.003 (docs/adr/0022-weights-are-rewritten-with-noise.md).
-DRIFT: Final = 0.005
-PICTURES: Final = 128
+#: Mean square change of the answers against their variance. Where it was at most this, the AUC of
+#: small networks moved by less than 0.003 (docs/adr/0022-weights-are-rewritten-with-noise.md).
+DRIFT: Final = 0.003
+PICTURES: Final = 96
 BATCH: Final = 32
 #: Larger files are drawn once: their drafts would not fit, and many numbers average out.
-DRAFTS: Final = 4
+DRAFTS: Final = 8
+#: How often all tensors are gone through: what is best for one depends on the others.
+SWEEPS: Final = 2
 DRAFT_BYTES: Final = 64 * 1024**2
 #: After so long the remaining tensors take their first draft, or stay as they are.
 SECONDS: Final = 60.0
@@ -174,16 +176,25 @@ class Tuning:
                 put(name, at, 0)
         best = drift(before, ask(self._oracle, self._pictures))
         ends = time.monotonic() + SECONDS
-        for name, header in drafts.headers.items():
-            for at, tensor in enumerate(header.tensors):
-                if tensor.name in idle[name] or time.monotonic() > ends:
+        places = [
+            (name, at)
+            for _ in range(SWEEPS)
+            for name, header in drafts.headers.items()
+            for at, tensor in enumerate(header.tensors)
+            if tensor.name not in idle[name]
+        ]
+        for name, at in places:
+            if time.monotonic() > ends:
+                break
+            key = (name, drafts.headers[name].tensors[at].name)
+            for draft in range(len(drafts.folders)):
+                if draft == picks[key]:
                     continue
-                for draft in range(1, len(drafts.folders)):
-                    put(name, at, draft)
-                    moved = drift(before, ask(self._oracle, self._pictures))
-                    if moved < best:
-                        best, picks[name, tensor.name] = moved, draft
-                put(name, at, picks[name, tensor.name])
+                put(name, at, draft)
+                moved = drift(before, ask(self._oracle, self._pictures))
+                if moved < best:
+                    best, picks[key] = moved, draft
+            put(name, at, picks[key])
         folder = self._target.with_name(f"{self._target.name}-tried")
         _compose(drafts, picks, folder)
         return Chosen(folder, noise, best, drafts)

@@ -18,7 +18,14 @@ from policies.document import ReleasePolicy
 from policies.findings import Finding
 from sandbox_runner.inspection import formats, rewriting
 from sandbox_runner.inspection.json_file import BadJson, read_object
-from sandbox_runner.inspection.safetensors_file import Header, Malformed, read_header, values
+from sandbox_runner.inspection.safetensors_file import (
+    Header,
+    Malformed,
+    Tensor,
+    read_header,
+    stored,
+    widened,
+)
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.sdk.glovebox import pictures
 from sandbox_runner.sdk.glovebox.datasets import Dataset, open_dataset
@@ -113,10 +120,22 @@ def _weights(
         return None
 
 
+def _look(path: Path, header: Header, tensor: Tensor) -> tuple[int, bool]:
+    """Return how many numbers are not finite, and whether all are one; in blocks, not at once."""
+    flat = stored(path, header, tensor).reshape(-1)
+    first, nonfinite, constant = None, 0, True
+    for start in range(0, len(flat), rewriting.BLOCK):
+        numbers = widened(flat[start : start + rewriting.BLOCK], tensor.dtype)
+        nonfinite += int(numbers.size - np.isfinite(numbers).sum())
+        first = numbers[0] if first is None else first
+        constant = constant and bool((numbers == first).all())
+    return nonfinite, constant
+
+
 def _header(path: Path, header: Header) -> dict[str, Any]:
     rows = []
     for tensor in header.tensors:
-        numbers = values(path, header, tensor)
+        nonfinite, constant = _look(path, header, tensor)
         rows.append(
             {
                 "name": tensor.name,
@@ -124,8 +143,8 @@ def _header(path: Path, header: Header) -> dict[str, Any]:
                 "shape": list(tensor.shape),
                 "start": tensor.start,
                 "end": tensor.end,
-                "nonfinite": int(numbers.size - np.isfinite(numbers).sum()),
-                "constant": bool((numbers == numbers.reshape(-1)[0]).all()),
+                "nonfinite": nonfinite,
+                "constant": constant,
             }
         )
     return {

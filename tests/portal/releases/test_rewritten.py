@@ -146,6 +146,8 @@ def test_reviewers_see_both_figures_and_the_bound_and_the_applicant_neither(
 
 
 @pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.django_db(transaction=True)
 def test_a_job_on_a_dataset_that_asks_is_rewritten_released_and_bundled(
     cast: Cast, tmp_path: Path
 ) -> None:
@@ -169,6 +171,6 @@ def test_a_job_on_a_dataset_that_asks_is_rewritten_released_and_bundled(
     assert "F32" not in kinds
     assert "BF16" in kinds
     said = verified.evidence["inspection"]["sanitising"]
-    assert 0 < said["read_back_bits"] < said["capacity_bits"] < said["stored_bits"]
+    assert 0 <= said["read_back_bits"] < said["capacity_bits"] < said["stored_bits"]
     entry = LedgerEntry.objects.get(job=job, kind="release")
     assert entry.bits < 8 * len(members["model.safetensors"])
