@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +26,10 @@ from sandbox_runner.inspection.rewriting import TYPE
 from sandbox_runner.inspection.safetensors_file import NUMPY, SIZES, Header, stored
 from sandbox_runner.oracle import Oracle, OracleFault
 
-#: Standard deviations of the Gaussian noise, in units of a row's root mean square.
-NOISES: Final = (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.0)
+#: Standard deviations of the Gaussian noise, in units of a row's root mean square. The last one is
+#: always added: what it costs is measured, and a reviewer judges it.
+NOISES: Final = (0.5, 0.25, 0.125, 0.0625, 0.03125)
+FIRST_TRIED: Final = 3
 #: Mean square change of the answers against their variance. Where it was at most this, the AUC of
 #: small networks moved by less than 0.003 (docs/adr/0022-weights-are-rewritten-with-noise.md).
 DRIFT: Final = 0.003
@@ -38,6 +40,8 @@ DRAFTS: Final = 8
 #: How often all tensors are gone through: what is best for one depends on the others.
 SWEEPS: Final = 2
 DRAFT_BYTES: Final = 64 * 1024**2
+#: At the least noise drafts are made again so often, while the answers move too far.
+ROUNDS: Final = 3
 #: After so long the remaining tensors take their first draft, or stay as they are.
 SECONDS: Final = 60.0
 
@@ -56,12 +60,16 @@ class Drafts:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rewritten files, the noise that they have, and how far the answers moved."""
+    """The rewritten files, the noise that they have, and how far the answers moved.
+
+    ``choices`` is among how many drafts each tensor was chosen.
+    """
 
     directory: Path
     noise: float
     drift: float
     drafts: Drafts
+    choices: int
 
 
 class NotRewritten(Exception):
@@ -97,14 +105,15 @@ def find_idle(
 ) -> dict[str, list[str]]:
     """Return the tensors of each file that may be zero without a change of any answer.
 
-    Each is tried alone, small ones (counters, statistics) first; those put to zero stay so.
+    Each is tried alone, small ones (counters, statistics) first; those put to zero stay so. The
+    largest are left to the ordinary search for tensors without influence.
     """
     before = ask(oracle, pictures)
     ends = time.monotonic() + SECONDS
     idle: dict[str, list[str]] = {name: [] for name in files}
     for name, (path, header) in files.items():
         for tensor in sorted(header.tensors, key=lambda t: t.count):
-            if time.monotonic() > ends:
+            if time.monotonic() > ends or tensor.end - tensor.start > DRAFT_BYTES:
                 break
             fact = TensorFact(tensor.name, tensor.shape, tensor.dtype)
             oracle.put(fact, np.zeros(tensor.shape, dtype=NUMPY[tensor.dtype]))
@@ -134,7 +143,7 @@ class Tuning:
         self.draws = DRAFTS if size <= DRAFT_BYTES else 1
 
     def choose(self) -> Chosen:
-        """Return the files with the most noise that the answers bear, or with dither alone.
+        """Return the files with the most noise that the answers bear, or with the least there is.
 
         Raises NotRewritten where the answers are not finite, OracleFault.
         """
@@ -146,8 +155,8 @@ class Tuning:
         low, high = 0, len(NOISES) - 1
         tried = 0
         while low <= high:
-            middle = (low + high + 1) // 2 if tried == 0 else (low + high) // 2
-            self._say("sanitising", tried / 4)
+            middle = FIRST_TRIED if tried == 0 else (low + high) // 2
+            self._say("sanitising", tried / len(NOISES))
             tried += 1
             chosen = self._try(NOISES[middle], idle, before)
             if chosen.drift <= DRIFT or middle == len(NOISES) - 1:
@@ -155,13 +164,31 @@ class Tuning:
                 high = middle - 1
             else:
                 low = middle + 1
-        if best is None:  # the last noise is none, and always kept
+        if best is None:  # the least noise is always kept
             raise NotRewritten
         return best
 
     def _try(self, noise: float, idle: Mapping[str, Sequence[str]], before: Answers) -> Chosen:
         """Rewrite at one noise and take of every tensor the draft that moves the answers least."""
-        drafts = self._write(noise, self.draws, idle)
+        kept: Path | None = None
+        number = 0
+        while True:
+            number += 1
+            drafts = self._write(noise, self.draws, idle)
+            folders = (*((kept,) if kept else ()), *drafts.folders)
+            picks, moved = self._pick(replace(drafts, folders=folders), idle, before)
+            folder = self._target.with_name(f"{self._target.name}-{number}")
+            _compose(replace(drafts, folders=folders), picks, folder)
+            if kept is not None:
+                shutil.rmtree(kept)
+            kept = folder
+            if moved <= DRIFT or noise != NOISES[-1] or self.draws == 1 or number == ROUNDS:
+                return Chosen(folder, noise, moved, drafts, number * self.draws)
+
+    def _pick(
+        self, drafts: Drafts, idle: Mapping[str, Sequence[str]], before: Answers
+    ) -> tuple[dict[tuple[str, str], int], float]:
+        """Return each tensor's best draft, beginning at the first, and how far answers moved."""
         rows = [(n, t) for n, header in drafts.headers.items() for t in header.tensors]
         picks = dict.fromkeys([(name, tensor.name) for name, tensor in rows], 0)
 
@@ -195,14 +222,12 @@ class Tuning:
                 if moved < best:
                     best, picks[key] = moved, draft
             put(name, at, picks[key])
-        folder = self._target.with_name(f"{self._target.name}-tried")
-        _compose(drafts, picks, folder)
-        return Chosen(folder, noise, best, drafts)
+        return picks, best
 
     def _keep(self, chosen: Chosen) -> Chosen:
         shutil.rmtree(self._target, ignore_errors=True)
         chosen.directory.rename(self._target)
-        return Chosen(self._target, chosen.noise, chosen.drift, chosen.drafts)
+        return replace(chosen, directory=self._target)
 
 
 def _compose(drafts: Drafts, picks: Mapping[tuple[str, str], int], folder: Path) -> None:
@@ -239,7 +264,7 @@ def account(chosen: Chosen, originals: Mapping[str, Header], bits: int) -> dict[
     """
     accounts = chosen.drafts.accounts
     choices = {
-        name: len(header.tensors) * math.log2(len(chosen.drafts.folders)) + math.log2(len(NOISES))
+        name: len(header.tensors) * math.log2(chosen.choices) + math.log2(len(NOISES) * ROUNDS)
         for name, header in chosen.drafts.headers.items()
     }
     capacity = {
@@ -251,7 +276,7 @@ def account(chosen: Chosen, originals: Mapping[str, Header], bits: int) -> dict[
         "type": TYPE,
         "noise": chosen.noise,
         "lowest_bits": bits,
-        "drafts": len(chosen.drafts.folders),
+        "drafts": chosen.choices,
         "drift": float(f"{chosen.drift:.3g}") if math.isfinite(chosen.drift) else None,
         "numbers": sum(int(row["numbers"]) for row in accounts.values()),
         "compared": compared,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from synthetic.phantom import draw_anatomy, draw_phantom
 SHAPE = (128, 104)
 
 
+@cache
 def phantoms(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures float32 [n, 1, 64, 52] in [0, 1], every other with two masses, and their labels."""
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ pictures than those on which the loss is measured; only the sandbox around the n
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def sanitise(trained: Trained, folder: Path, pictures: NDArray[np.float32]) -> s
 
     def write(noise: float, draws: int, zero: Mapping[str, Sequence[str]]) -> sanitising.Drafts:
         place = folder / f"{noise}"
+        shutil.rmtree(place, ignore_errors=True)
         accounts = [
             rewriting.rewrite(
                 path,
