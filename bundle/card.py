@@ -17,6 +17,7 @@ SECTIONS = (
     ("data", "Training data"),
     ("training", "Training"),
     ("evaluation", "Evaluation by the platform"),
+    ("weights", "Weights"),
     ("metrics", "Metrics declared by the applicant"),
     ("findings", "Inspection"),
     ("privacy", "Privacy"),

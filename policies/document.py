@@ -213,6 +213,8 @@ class ReleasePolicy:
     block_bits_per_sample: Annotated[int, Lower(1, 2**40)]
     small_training_set: Annotated[int, Higher(0, 1_000_000)]
     sanitise: Annotated[bool, MUST]
+    sanitise_bits: Annotated[int, Higher(1, 6)]
+    sanitise_loss: Annotated[float, Lower(0.0, 1.0)]
     sealed_evaluations: Annotated[int, Lower(0, 1_000_000)]
     download_hours: Annotated[int, Lower(1, 24 * 366)]
     download_uses: Annotated[int, Lower(1, 100)]

@@ -100,6 +100,7 @@ def _finish(job: Job, lease: Lease, report: Report, rewritten: list[Artefact]) -
     whole = canonical([finding.as_mapping() for finding in report.findings])
     official = json.loads(canonical(dict(report.official)))
     metrics = json.loads(canonical(dict(report.metrics)))
+    sanitising = json.loads(canonical(dict(report.sanitising)))
     kept = storage.keep(io.BytesIO(whole), context=storage.report_context(job.pk))
     digest = hashlib.sha256(
         canonical(
@@ -108,6 +109,7 @@ def _finish(job: Job, lease: Lease, report: Report, rewritten: list[Artefact]) -
                 "findings": public,
                 "official": official,
                 "metrics": metrics,
+                "sanitising": sanitising,
                 "digests": dict(report.digests),
                 "internal": kept.sha256,
             }
@@ -122,6 +124,7 @@ def _finish(job: Job, lease: Lease, report: Report, rewritten: list[Artefact]) -
             verdict=report.verdict,
             official=official,
             metrics=metrics,
+            sanitising=sanitising,
             report_sha256=digest,
             internal_object=kept.object_name,
             internal_key=kept.wrapped_key,

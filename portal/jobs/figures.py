@@ -69,6 +69,59 @@ def official_figures(official: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
+@dataclass(frozen=True)
+class Moved:
+    """One official figure before and after weights were rewritten; None where suppressed."""
+
+    level: str
+    name: str
+    before: float | None
+    after: float | None
+
+    @property
+    def lost(self) -> float | None:
+        """Return how much of it was lost; below zero where it gained."""
+        if self.before is None or self.after is None:
+            return None
+        return round(self.before - self.after, 4)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """How weights were rewritten, for pages and the model card; sizes in bits."""
+
+    noise: float
+    lowest_bits: int
+    capacity: int
+    stored: int
+    read_back: int
+    a_number: float
+    agree: list[float]
+    zeroed: int
+    figures: list[Moved]
+
+
+def rewritten(sanitising: Mapping[str, Any], official: Mapping[str, Any]) -> Rewritten | None:
+    """Return what the inspection did to weights, None where it left them alone."""
+    if not sanitising:
+        return None
+    after = {(f.level, f.name): f.value for f in official_figures(official)}
+    return Rewritten(
+        noise=sanitising["noise"],
+        lowest_bits=sanitising["lowest_bits"],
+        capacity=sanitising["capacity_bits"],
+        stored=sanitising["stored_bits"],
+        read_back=sanitising["read_back_bits"],
+        a_number=sanitising["capacity_bits"] / max(1, sanitising["numbers"]),
+        agree=[share for share in sanitising["agree"] if share is not None],
+        zeroed=sanitising["zeroed"],
+        figures=[
+            Moved(f.level, f.name, f.value, after.get((f.level, f.name)))
+            for f in official_figures(sanitising["before"])
+        ],
+    )
+
+
 def _levels(table: Mapping[str, Any], prefix: str) -> list[Figure]:
     found = []
     for level, words in LEVELS.items():

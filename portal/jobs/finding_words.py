@@ -49,6 +49,16 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop(
         "Tensors do not influence what the network answers: leave them out, or set them to 0."
     ),
+    gettext_noop(
+        "The policy asks for weights to be rewritten before they leave, and these could "
+        "not be: the other findings say why."
+    ),
+    gettext_noop(
+        "The weights were rewritten with noise. What hidden bits they can still carry at most."
+    ),
+    gettext_noop("A decoder got more out of the rewritten weights than the bound allows."),
+    gettext_noop("What rewriting cost the network could not be measured on the sealed split."),
+    gettext_noop("Rewriting cost the network more than the policy allows without a reviewer."),
     gettext_noop("The declared network has tensors that the file lacks."),
     gettext_noop("A tensor has another shape than the declared network's."),
     gettext_noop("A tensor has another type than the declared network's."),

@@ -256,6 +256,8 @@ class Inspection(models.Model):
     verdict = models.CharField(max_length=10)  # pass, review, block
     official = models.JSONField(default=dict)  # metrics that we measured on the sealed split
     metrics = models.JSONField(default=dict)  # the job's own, rounded and suppressed as may leave
+    # How weights were rewritten, what they can still carry, and the official metrics before.
+    sanitising = models.JSONField(default=dict)
     report_sha256 = models.CharField(max_length=64)  # of the public report and the internal one
     # Findings' internal parts (pictures, samples, subjects): encrypted, for reviewers only.
     internal_object = models.CharField(max_length=64, blank=True)

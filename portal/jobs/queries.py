@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
+from policies.access import can_get
 from policies.errors import Denied, _
 from policies.review import Case, check_can_vote
 from policies.workflow import APPLICANT, JOB
@@ -21,7 +22,7 @@ from portal.audit.record import record
 from portal.catalog.queries import policy_of
 from portal.jobs import storage
 from portal.jobs.admission import ahead_of
-from portal.jobs.models import Job, Submission, Tick
+from portal.jobs.models import Artefact, Job, Submission, Tick
 from portal.jobs.rounding import rounded_minute
 from portal.jobs.transitions import LIVE
 from portal.voting.parties import party
@@ -210,7 +211,24 @@ def propose_block(job: Job) -> str | None:
         return _("The inspection found what is never released; see the findings marked block.")
     if inspection.verdict == "block":
         return _("The inspection blocks this; see the findings marked block.")
+    policy = policy_of(job.version.dataset)
+    if (
+        policy.release.sanitise
+        and can_get(job.grant.purpose, "weights", policy)
+        and unwritten([a for a in job.artefacts.all() if a.kind == "weights"])
+    ):
+        return _(
+            "The dataset asks for rewritten weights now, and did not when this job was inspected. "
+            "Run it again."
+        )
     return None
+
+
+def unwritten(artefacts: Iterable[Artefact]) -> list[Artefact]:
+    """Return the artefacts of the job's own that were not rewritten under the same name."""
+    rows = list(artefacts)
+    anew = {row.path for row in rows if row.origin == "sanitised"}
+    return [row for row in rows if row.origin == "job" and row.path not in anew]
 
 
 def inert(text: str) -> str:

@@ -100,19 +100,23 @@ class FindingSerializer(serializers.ModelSerializer[Finding]):
 class InspectionSerializer(serializers.ModelSerializer[Inspection]):
     """What the inspection found, as anybody around the job may read it.
 
-    ``official``, ``metrics`` and the report's digest, from which figures could be guessed, are
-    null for the applicant until they were released. ``at`` is rounded: it follows the job's end.
+    ``official``, ``metrics``, ``sanitising`` (what was done to weights, what they can still carry,
+    the official metrics before) and the digest, from which figures could be guessed, are null for
+    the applicant until they were released. ``at`` is rounded: it follows the job's end.
     """
 
     findings = FindingSerializer(many=True)
     at = serializers.SerializerMethodField()
     official = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
+    sanitising = serializers.SerializerMethodField()
     report_sha256 = serializers.SerializerMethodField()
 
     class Meta:
         model = Inspection
-        fields = ("verdict", "official", "metrics", "findings", "report_sha256", "at")
+        fields = (
+            "verdict", "official", "metrics", "sanitising", "findings", "report_sha256", "at"
+        )  # fmt: skip
 
     def _figures(self, inspection: Inspection) -> bool:
         request = self.context.get("request")
@@ -126,6 +130,9 @@ class InspectionSerializer(serializers.ModelSerializer[Inspection]):
 
     def get_official(self, inspection: Inspection) -> dict[str, Any] | None:
         return inspection.official if self._figures(inspection) else None
+
+    def get_sanitising(self, inspection: Inspection) -> dict[str, Any] | None:
+        return inspection.sanitising if self._figures(inspection) else None
 
     def get_metrics(self, inspection: Inspection) -> dict[str, Any] | None:
         return inspection.metrics if self._figures(inspection) else None

@@ -23,7 +23,7 @@ from portal.accounts.models import Person
 from portal.catalog.queries import policy_of
 from portal.errors import sentence
 from portal.jobs import actions, checkpoints, queries
-from portal.jobs.figures import official_figures
+from portal.jobs.figures import official_figures, rewritten
 from portal.jobs.forms import SubmissionForm
 from portal.jobs.models import Job
 from portal.jobs.reasons import in_words
@@ -227,6 +227,9 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
         # Until reviewers let them out, figures and sizes are for those who examine.
         "sees_figures": queries.may_see_figures(job, person),
         "official": official_figures((report and report["official"]) or {}),
+        "rewritten": rewritten(
+            (report and report["sanitising"]) or {}, (report and report["official"]) or {}
+        ),
         "reported": sorted(((report and report["metrics"]) or {}).items()),
         "releases": sorted(job.releases.all(), key=lambda release: -release.pk),
         "propose_block": _propose_block(job, person),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 from policies.document import as_mapping
 from portal.jobs import ledger
 from portal.jobs.examination import canonical
+from portal.jobs.figures import rewritten
 from portal.jobs.rounding import rounded_seconds
 from portal.jobs.serializers import FindingSerializer
 from portal.releases import queries
 from portal.releases.models import Release
 
 NO_EPSILON = "not guaranteed"
+_ORIGINS = {
+    "job": "as the job wrote it",
+    "sanitised": "rewritten by the platform with noise before it left",
+}
 
 
 def evidence_of(release: Release) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def _inspection(release: Release) -> dict[str, Any]:
         "report_sha256": inspection.report_sha256,
         "findings": [dict(row) for row in FindingSerializer(inspection.findings, many=True).data],
         "official": inspection.official,
+        "sanitising": inspection.sanitising or None,
     }
 
 
@@ -89,8 +96,15 @@ def ledger_after(release: Release) -> dict[str, Any]:
 
 
 def bits_of(release: Release) -> float:
-    """Return how many bits leave at most: those of the weights' files and of the metrics."""
-    weights = sum(a.bytes * 8 for a in release.artefacts.filter(kind="weights"))
+    """Return how many bits leave at most: those of the weights' files and of the metrics.
+
+    Of rewritten weights it is what they can carry of anybody's choosing; the rest is our noise.
+    """
+    capacity = release.job.inspection.sanitising.get("files", {})
+    weights = sum(
+        min(a.bytes * 8, capacity.get(a.path, math.inf)) if a.origin == "sanitised" else a.bytes * 8
+        for a in release.artefacts.filter(kind="weights")
+    )
     found = release.job.inspection.findings.filter(rule="metrics.budget").first()
     metrics = found.evidence.get("bits", 0) if found is not None else 0
     return float(weights + metrics)
@@ -100,6 +114,30 @@ def metrics_of(release: Release) -> dict[str, Any]:
     """Return the released figures: ours from the sealed split, and the job's as rounded."""
     inspection = release.job.inspection
     return {"official": inspection.official, "reported": inspection.metrics}
+
+
+def _card_weights(release: Release) -> dict[str, Any]:
+    """Return which files leave, and what the platform did to them; empty without weights."""
+    rows = release.artefacts.filter(kind="weights").order_by("path")
+    files = {a.path: _ORIGINS[a.origin] for a in rows}
+    inspection = release.job.inspection
+    done = rewritten(inspection.sanitising, inspection.official)
+    if done is None or not files:
+        return files
+    return files | {
+        "type": inspection.sanitising["type"],
+        "noise": done.noise,
+        "random lowest bits": done.lowest_bits,
+        "hidden bits, at most": done.capacity,
+        "read back by our decoder, bits": done.read_back,
+        "as trained, as released": [
+            f"{f.name} {f.level} {_shown(f.before)}, {_shown(f.after)}" for f in done.figures
+        ],
+    }
+
+
+def _shown(value: float | None) -> str:
+    return "suppressed" if value is None else f"{value:.3f}"
 
 
 def card_of(release: Release) -> dict[str, Any]:
@@ -130,6 +168,7 @@ def card_of(release: Release) -> dict[str, Any]:
             "isolation": f"{job.backend} {job.backend_version}".strip(),
         },
         "evaluation": job.inspection.official or "Not measured.",
+        "weights": _card_weights(release),
         "metrics": job.inspection.metrics or "None declared.",
         "findings": [
             {"rule": f.rule, "verdict": f.severity, "finding": f.message} for f in findings

@@ -89,14 +89,19 @@ def leaving(job: Job, *, weights: bool) -> list[Artefact]:
     """Return the artefacts of a job that may leave: sanitised ones instead of the job's own.
 
     Metrics leave as the inspection rounded them, never as the job's file; weights only where the
-    grant's purpose includes them.
+    grant's purpose includes them, and only rewritten where the dataset's policy asks for that.
     """
     kinds = {"weights", "config"} if weights else {"config"}
+    rewritten_only = policy_of(job.version.dataset).release.sanitise
     chosen: dict[str, Artefact] = {}
     for artefact in job.artefacts.filter(kind__in=kinds).order_by("pk"):
         if artefact.origin == "sanitised" or artefact.path not in chosen:
             chosen[artefact.path] = artefact
-    return [chosen[path] for path in sorted(chosen)]
+    return [
+        chosen[path]
+        for path in sorted(chosen)
+        if not (rewritten_only and chosen[path].kind == "weights" and chosen[path].origin == "job")
+    ]
 
 
 def digest_of(release: Release) -> str:
@@ -124,6 +129,8 @@ def digest_of(release: Release) -> str:
         "data": job.version.manifest_sha256,
         "backend": [job.backend, job.backend_version],
     }
+    if job.inspection.sanitising:
+        value["sanitising"] = job.inspection.sanitising
     return hashlib.sha256(canonical(value)).hexdigest()
 
 

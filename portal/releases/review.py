@@ -26,6 +26,13 @@ LOOKED_FOR: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("payload.",),
     ),
     (
+        gettext_noop("Rewriting"),
+        gettext_noop(
+            "Where the policy asks: weights with noise, what they can still carry, lost AUC."
+        ),
+        ("sanitise.",),
+    ),
+    (
         gettext_noop("Training samples"),
         gettext_noop("Pictures or rows of the data stored in or shaped into the weights."),
         ("samples.",),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from policies.document import Policy, default_policy, tighten
 from policies.errors import Invalid
 from policies.submission import MANIFEST_NAME, parse_manifest
 from sandbox_runner import scratch
+from sandbox_runner.inspection.report import Report
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -37,6 +40,12 @@ def register(subparsers: Subparsers) -> None:
         help="a dataset of the job, sealed split included",
     )
     parser.add_argument("--policy", type=Path, metavar="FILE", help="tightens the default policy")
+    parser.add_argument(
+        "--sanitised",
+        type=Path,
+        metavar="DIR",
+        help="where rewritten weights go, if the policy asks for them; must not exist",
+    )
     parser.add_argument(
         "--backend", default="auto", help="what seals decoders and network (default: auto)"
     )
@@ -65,6 +74,14 @@ def read_data(pairs: list[str]) -> dict[str, Path]:
     return found
 
 
+def _keep(report: Report, target: Path | None) -> Report:
+    """Copy rewritten weights out of the working files; without a place they are not kept."""
+    if report.sanitised is None or target is None:
+        return replace(report, sanitised=None)
+    shutil.copytree(report.sanitised, target)
+    return replace(report, sanitised=target.resolve())
+
+
 def run(args: argparse.Namespace) -> int:
     """Inspect and print the report. Exit codes: 0 pass or review, 1 block, 2 wrong use, 3 no."""
     from sandbox_runner.inspection import inspect
@@ -79,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise Invalid("The submission has no glovebox.toml.", field=MANIFEST_NAME) from error
     manifest = parse_manifest(text, policy)
+    if args.sanitised is not None and args.sanitised.exists():
+        raise Invalid("There is something at this place already.", field="sanitised")
     steps: set[str] = set()
 
     def progress(step: str, _share: float) -> None:
@@ -97,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             progress=progress,
         )
+        report = _keep(report, args.sanitised)
     if args.json:
         print(json.dumps(report.as_mapping(), indent=2, allow_nan=False))
     people = sys.stderr if args.json else sys.stdout

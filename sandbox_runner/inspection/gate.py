@@ -8,7 +8,7 @@ that blocks or asks for review, never a silent pass.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from policies.release import (
 from policies.submission import Manifest
 from sandbox_runner import cancelling
 from sandbox_runner.backends import choose
-from sandbox_runner.inspection import evaluation, influence, inputs, workroom
+from sandbox_runner.inspection import evaluation, influence, inputs, sanitising, workroom
 from sandbox_runner.inspection.report import Report
 from sandbox_runner.inspection.safetensors_file import Header, Tensor
 from sandbox_runner.oracle import Oracle, OracleFault
@@ -80,6 +80,8 @@ class Gate:
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
         self.settings = evaluation.read_settings(manifest)
+        self.rewritten: sanitising.Chosen | None = None
+        self.sanitising: dict[str, Any] = {}
 
     def progress(self, step: str, share: float) -> None:
         """Say how far it is; raise Cancelled where somebody asked for the end."""
@@ -109,17 +111,19 @@ class Gate:
             headers, samples = self._contents(kinds)
             if headers:
                 self._network(headers, samples)
+            if self.policy.release.sanitise:
+                self._sanitise(headers, "weights" in kinds.values())
         finally:
             rooms.remove()
-        if self.policy.release.sanitise:
-            self._block(
-                "sanitise.missing",
-                "",
-                "The policy asks for weights to be rewritten before they leave; "
-                "this version of the gate does not rewrite them.",
-            )
         self.progress("done", 1.0)
-        return Report(tuple(self.findings), self.official, self.metrics, dict(rooms.digests))
+        return Report(
+            tuple(self.findings),
+            self.official,
+            self.metrics,
+            dict(rooms.digests),
+            self.rewritten.directory if self.rewritten else None,
+            self.sanitising,
+        )
 
     def _block(self, rule: str, artefact: str, message: str) -> None:
         self.findings.append(Finding(rule, "block", artefact, message, hard=True))
@@ -203,6 +207,7 @@ class Gate:
         self.progress("network", 0.0)
         weights = [(self.artefacts / name, header) for name, header in headers.items()]
         log = self.workdir / "oracle.log"
+        self._sealed_pictures: evaluation.Sealed | None = None
         try:
             with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
                 declared = oracle.describe()
@@ -211,18 +216,112 @@ class Gate:
                 if any(found.severity == "block" for found in checked):
                     return
                 oracle.load()
-                self._measure(oracle, self._sealed(), artefact, headers)
+                self._sealed_pictures = self._sealed()
+                self._measure(oracle, self._sealed_pictures, artefact, headers)
+                if self.policy.release.sanitise:
+                    self._rewrite(oracle, headers)
         except OracleFault as fault:
-            severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
-            self.findings.append(
-                Finding(
-                    "network.fault",
-                    "block" if severity == "block" else "review",
-                    artefact,
-                    _FAULTS.get(fault.reason, "The network could not be asked."),
-                    {"reason": fault.reason},
-                )
+            self._faulty(fault, artefact)
+
+    def _faulty(self, fault: OracleFault, artefact: str) -> None:
+        severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
+        self.findings.append(
+            Finding(
+                "network.fault",
+                "block" if severity == "block" else "review",
+                artefact,
+                _FAULTS.get(fault.reason, "The network could not be asked."),
+                {"reason": fault.reason},
             )
+        )
+
+    def _rewrite(self, oracle: Oracle, headers: Mapping[str, Header]) -> None:
+        """Let the worker rewrite the weights with as much noise as the network's answers bear."""
+
+        def write(
+            noise: float, drafts: int, zero: Mapping[str, Sequence[str]]
+        ) -> sanitising.Drafts:
+            answer, folder = workroom.ask(
+                "sanitise",
+                {"files": dict(zero), "noise": noise, "drafts": drafts},
+                datasets={},
+                artefacts=self.artefacts,
+                policy=self.policy,
+                workdir=self.workdir,
+                backend=self.backend,
+                image=self.manifest.image,
+            )
+            return sanitising.Drafts(
+                tuple(folder / str(draft) for draft in range(drafts)),
+                {name: _header(row) for name, row in answer["headers"].items()},
+                dict(answer["accounts"]),
+            )
+
+        files = {name: (self.artefacts / name, header) for name, header in headers.items()}
+        target = self.workdir / "sanitised"
+        try:
+            tuning = sanitising.Tuning(
+                oracle, files, self._open_pictures(), write, target, self.progress
+            )
+            self.rewritten = tuning.choose()
+        except (workroom.WorkerFault, sanitising.NotRewritten, KeyError, TypeError, ValueError):
+            self.rewritten = None  # and that is what the finding is about
+
+    def _open_pictures(self) -> NDArray[np.float32]:
+        """Return pictures by which the noise is chosen: open ones, never sealed ones."""
+        size = self.settings.size if self.settings else DEFAULT_SIZE
+        answer, folder = workroom.ask(
+            "arrays",
+            {"size": list(size), "positive_label": "", "open": sanitising.PICTURES},
+            datasets=self.datasets,
+            artefacts=None,
+            policy=self.policy,
+            workdir=self.workdir,
+            backend=self.backend,
+            image=self.manifest.image,
+        )
+        if "fault" not in answer:
+            pixels = evaluation.read_sealed(answer, folder).pixels
+            if len(pixels):
+                return pixels
+        return self._few_pictures(None)
+
+    def _sanitise(self, headers: Mapping[str, Header], has_weights: bool) -> None:
+        """Measure the rewritten weights in a process that never saw the others.
+
+        Where they are missing, none may leave: that block is never lifted.
+        """
+        if not has_weights:
+            return
+        if self.rewritten is None:
+            self._block(
+                "sanitise.missing",
+                next(iter(headers), ""),
+                "The policy asks for weights to be rewritten before they leave, and these could "
+                "not be: the other findings say why.",
+            )
+            return
+        artefact = next(iter(headers))
+        chosen, bits = self.rewritten, self.policy.release.sanitise_bits
+        facts = sanitising.account(chosen, headers, bits)
+        # What leaves is no longer of full precision.
+        self.findings = [f for f in self.findings if f.rule != "tensors.precision"]
+        self.findings += sanitising.check(facts, artefact)
+        before, self.official = self.official, {}
+        weights = [(chosen.directory / name, h) for name, h in chosen.drafts.headers.items()]
+        log = self.workdir / "oracle-sanitised.log"
+        try:
+            with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
+                oracle.load()
+                sealed = self._sealed_pictures
+                if sealed is not None and self.settings is not None:
+                    answers = evaluation.ask_shuffled(oracle, sealed.pixels)
+                    self.official = evaluation.official(sealed, answers, self.settings, self.policy)
+        except OracleFault as fault:
+            self._faulty(fault, artefact)
+        most = self.policy.release.sanitise_loss
+        self.findings += sanitising.check_loss(before, self.official, most, artefact)
+        self.sanitising = facts | {"before": before}
 
     def _sealed(self) -> evaluation.Sealed | None:
         """Return the sealed pictures and labels, or None with a finding that says why not."""

@@ -16,7 +16,9 @@ class Report:
 
     ``official`` are the metrics of the trusted evaluation, ``metrics`` the job's own as they may
     leave (rounded, suppressed), ``digests`` the SHA-256 of each file that was inspected,
-    ``sanitised`` the directory of rewritten weights, if they were.
+    ``sanitised`` the directory of rewritten weights, if they were; ``official`` then is of these,
+    and ``sanitising`` says what was done, what they still can carry (``capacity_bits``), and the
+    official metrics before (``before``).
     """
 
     findings: tuple[Finding, ...]
@@ -24,6 +26,7 @@ class Report:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     sanitised: Path | None = None
+    sanitising: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -38,6 +41,7 @@ class Report:
             "official": dict(self.official),
             "metrics": dict(self.metrics),
             "digests": dict(self.digests),
+            "sanitising": dict(self.sanitising),
         }
 
     def as_mapping(self) -> dict[str, Any]:

@@ -201,8 +201,12 @@ def stored(path: Path, header: Header, tensor: Tensor) -> NDArray[Any]:
 
 def values(path: Path, header: Header, tensor: Tensor) -> NDArray[np.float32]:
     """Return the tensor's numbers as float32 of its shape (F64 and I64 lose precision)."""
-    array = stored(path, header, tensor)
-    if tensor.dtype == "BF16":
+    return widened(stored(path, header, tensor), tensor.dtype)
+
+
+def widened(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """Return stored numbers of a type as float32."""
+    if dtype == "BF16":
         return (np.asarray(array).astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):
         return np.asarray(array).astype(np.float32)

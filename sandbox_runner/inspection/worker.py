@@ -16,12 +16,19 @@ import numpy as np
 
 from policies.document import ReleasePolicy
 from policies.findings import Finding
-from sandbox_runner.inspection import formats
+from sandbox_runner.inspection import formats, rewriting
 from sandbox_runner.inspection.json_file import BadJson, read_object
-from sandbox_runner.inspection.safetensors_file import Header, Malformed, read_header, values
+from sandbox_runner.inspection.safetensors_file import (
+    Header,
+    Malformed,
+    Tensor,
+    read_header,
+    stored,
+    widened,
+)
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.sdk.glovebox import pictures
-from sandbox_runner.sdk.glovebox.datasets import open_dataset
+from sandbox_runner.sdk.glovebox.datasets import Dataset, open_dataset
 from sandbox_runner.stage import is_sealed
 
 ARRAY_BYTES = 2 * 1024**3
@@ -113,10 +120,22 @@ def _weights(
         return None
 
 
+def _look(path: Path, header: Header, tensor: Tensor) -> tuple[int, bool]:
+    """Return how many numbers are not finite, and whether all are one; in blocks, not at once."""
+    flat = stored(path, header, tensor).reshape(-1)
+    first, nonfinite, constant = None, 0, True
+    for start in range(0, len(flat), rewriting.BLOCK):
+        numbers = widened(flat[start : start + rewriting.BLOCK], tensor.dtype)
+        nonfinite += int(numbers.size - np.isfinite(numbers).sum())
+        first = numbers[0] if first is None else first
+        constant = constant and bool((numbers == first).all())
+    return nonfinite, constant
+
+
 def _header(path: Path, header: Header) -> dict[str, Any]:
     rows = []
     for tensor in header.tensors:
-        numbers = values(path, header, tensor)
+        nonfinite, constant = _look(path, header, tensor)
         rows.append(
             {
                 "name": tensor.name,
@@ -124,8 +143,8 @@ def _header(path: Path, header: Header) -> dict[str, Any]:
                 "shape": list(tensor.shape),
                 "start": tensor.start,
                 "end": tensor.end,
-                "nonfinite": int(numbers.size - np.isfinite(numbers).sum()),
-                "constant": bool((numbers == numbers.reshape(-1)[0]).all()),
+                "nonfinite": nonfinite,
+                "constant": constant,
             }
         )
     return {
@@ -138,6 +157,7 @@ def _header(path: Path, header: Header) -> dict[str, Any]:
 def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the sealed pictures as the network gets them to ``pixels.npy``; return their labels.
 
+    With ``open`` in the request it is so many of the pictures that training saw instead.
     Preparation is the SDK's own. Classes are numbered by what a training job can see, so that a
     sealed row of an unknown class is left out and counted.
     """
@@ -156,9 +176,7 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         if not positive:
             most_classes = max(most_classes, len(classes))
-        for row in dataset.rows:
-            if not is_sealed(row.get("split", "")):
-                continue
+        for row in _chosen(dataset, int(request.get("open", 0))):
             label = row.get("label", "")
             if positive is None and label not in classes:
                 unknown += 1
@@ -185,10 +203,51 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _chosen(dataset: Dataset, most: int) -> list[Mapping[str, str]]:
+    """Return the sealed rows; or, where ``most`` is above zero, an even choice of open ones."""
+    if not most:
+        return [row for row in dataset.rows if is_sealed(row.get("split", ""))]
+    rows = dataset.split("validation") or dataset.split("train")
+    step = max(1.0, len(rows) / most)
+    return [rows[int(i * step)] for i in range(min(len(rows), most))]
+
+
+def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write drafts of every weights file anew, with noise; return their headers and accounts.
+
+    ``files`` are names with the tensors that become zero. All drafts have the same header; of
+    what was read back, the account has the most of any draft.
+    """
+    root, output = Path(request["artefacts"]), Path(request["output"])
+    policy = read_policy(request["policy"])
+    headers: dict[str, Any] = {}
+    accounts: dict[str, Any] = {}
+    for name, zero in request["files"].items():
+        header = read_header(root / name, policy)
+        for draft in range(request["drafts"]):
+            target = output / str(draft) / name
+            account = rewriting.rewrite(
+                root / name,
+                header,
+                target,
+                zero=frozenset(zero),
+                scale=float(request["noise"]),
+                bits=policy.sanitise_bits,
+            ).as_mapping()
+            if draft == 0:
+                # What we wrote is held to the same rules as what came.
+                headers[name] = _header(target, read_header(target, policy))
+                accounts[name] = account | {"zeroed": len(zero)}
+            most = max(accounts[name]["read_back"], account["read_back"])
+            accounts[name]["read_back"] = most
+    return {"headers": headers, "accounts": accounts}
+
+
 def main() -> None:
     """Do the one task that was asked for."""
     request = json.loads(sys.stdin.buffer.read())
-    result = {"examine": examine, "arrays": arrays}[request["task"]](request)
+    tasks = {"examine": examine, "arrays": arrays, "sanitise": sanitise}
+    result = tasks[request["task"]](request)
     text = json.dumps(result, allow_nan=False)
     (Path(request["output"]) / "result.json").write_text(text, encoding="utf-8")
 
