@@ -96,9 +96,7 @@ def _forget(into: int, name: str) -> None:
             os.close(directory)
 
 
-def _take(
-    source: int, into: int, name: str, limit: int, check: Callable[[], None]
-) -> Artefact:
+def _take(source: int, into: int, name: str, limit: int, check: Callable[[], None]) -> Artefact:
     length = os.fstat(source).st_size
     if length > limit:
         raise NotRegular(f"larger than the {limit} bytes that the policy lets leave")
