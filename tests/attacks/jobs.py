@@ -86,8 +86,8 @@ class JobAttack(Attack):
 
 def told(outcome: Outcome) -> str:
     """Return what the applicant learns when a job has ended (docs/architecture.md)."""
-    # Imported late: the portal's queries need Django, and the table of probes does not.
-    from portal.jobs.queries import rounded_seconds
+    # Imported late: the table of probes is made without the portal.
+    from portal.jobs.rounding import rounded_seconds
 
     return json.dumps(
         {
