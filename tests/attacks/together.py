@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import textwrap
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +45,12 @@ class Pair:
     leftovers: set[str]
 
 
+def _names() -> dict[str, Any]:
+    """Return a name and a port that both programs know, and nobody else uses."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return {"pair": f"glovebox-{uuid.uuid4().hex}", "port": server.getsockname()[1]}
+
+
 def _wait_for(log: Path, thread: threading.Thread) -> None:
     until = time.monotonic() + 20
     while thread.is_alive() and time.monotonic() < until:
@@ -55,7 +63,7 @@ def run_sealed(
     attack: PairAttack, backend: Backend, data: Path, home: Path, target: Mapping[str, Any]
 ) -> Pair:
     """Run both programs, each in a sandbox of its own, over the same data."""
-    inside = {**target, "data": "/data/mini"}
+    inside = {**target, **_names(), "data": "/data/mini"}
     specs = [
         sandbox(half, inside, data, home / name)
         for half, name in zip(attack.halves(), ("first", "second"), strict=True)
@@ -85,7 +93,7 @@ def run_sealed(
 
 def run_bare(attack: PairAttack, data: Path, home: Path, target: Mapping[str, Any]) -> str:
     """Run both programs without a sandbox and return what they said."""
-    outside = {**target, "data": str(data)}
+    outside = {**target, **_names(), "data": str(data)}
     environment = {**os.environ, "HOME": str(home / "person")}
     (home / "person").mkdir(parents=True)
     halves = []
@@ -190,13 +198,13 @@ except OSError:
     pass
 """
 SOCKETS = {
-    "an abstract socket": ("socket.AF_UNIX", '"\\0left-glovebox"', ""),
+    "an abstract socket": ("socket.AF_UNIX", '"\\0" + TARGET["pair"]', ""),
     "a socket with a path": (
         "socket.AF_UNIX",
-        '"/tmp/left-glovebox.sock"',
-        'os.path.exists("/tmp/left-glovebox.sock") and os.unlink("/tmp/left-glovebox.sock")',
+        '"/tmp/" + TARGET["pair"]',
+        "",
     ),
-    "a port on loopback": ("socket.AF_INET", '("127.0.0.1", 29871)', ""),
+    "a port on loopback": ("socket.AF_INET", '("127.0.0.1", TARGET["port"])', ""),
 }
 
 
