@@ -120,6 +120,7 @@ def run_bare(attack: PairAttack, data: Path, home: Path, target: Mapping[str, An
             first.kill()
         if attack.at_once and first.stdout is not None:
             said += first.stdout.read()
+    Path("/tmp", outside["pair"]).unlink(missing_ok=True)
     return said
 
 
