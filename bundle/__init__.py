@@ -1,18 +1,29 @@
 """The signed package in which a model leaves, and how anyone checks it offline."""
 
 from bundle.build import build
-from bundle.keys import key_id, load_private_key, load_public_keys, public_pem
+from bundle.keys import (
+    Period,
+    key_id,
+    load_key_list,
+    load_private_key,
+    load_public_keys,
+    periods,
+    public_pem,
+)
 from bundle.revocations import Revocation, sign_revocations
 from bundle.verify import Check, Verification, verify
 
 __all__ = [
     "Check",
+    "Period",
     "Revocation",
     "Verification",
     "build",
     "key_id",
+    "load_key_list",
     "load_private_key",
     "load_public_keys",
+    "periods",
     "public_pem",
     "sign_revocations",
     "verify",

@@ -20,11 +20,21 @@ def load(data: bytes, what: str) -> Any:
 
     Raises :class:`Fault` for anything else: two readers must never see two different things.
     """
+    repeated: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            repeated.append("")
+        return found
+
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=once)
         same = dump(value) == data
     except (ValueError, RecursionError) as error:
         raise Fault("{what} is not JSON.", code="json", what=what) from error
+    if repeated:
+        raise Fault("{what} says one thing twice.", code="canonical", what=what)
     if not same:
         raise Fault("{what} is not in its canonical spelling.", code="canonical", what=what)
     return value

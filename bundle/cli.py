@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bundle.destruction import MOST_BYTES, is_certificate, read_destruction
 from bundle.faults import Fault
-from bundle.keys import load_public_keys
+from bundle.keys import load_key_list, periods
 from bundle.verify import verify
 from policies.errors import CannotRun
 
@@ -33,7 +33,7 @@ def register(subparsers: Subparsers) -> None:
         action="append",
         required=True,
         metavar="PUB",
-        help="PEM file with the portal's public keys; may be given more than once",
+        help="PEM file with the portal's public keys, older ones too; may be given more than once",
     )
     parser.add_argument("--revocations", type=Path, metavar="FILE", help="the signed list")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -42,14 +42,15 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify and say so. Exit codes: 0 held, 1 did not, 2 wrong use, 3 no bundle to read."""
-    keys = load_public_keys(args.key)
+    listed = load_key_list(args.key)
+    keys = {name: one.key for name, one in listed.items()}
     if not args.bundle.is_file():
         raise CannotRun("There is no bundle of this name.")
     with args.bundle.open("rb") as stream:
         if is_certificate(stream.read(64)):
             stream.seek(0)
             return _certificate(stream.read(MOST_BYTES + 1), keys, as_json=args.json)
-    answer = verify(args.bundle, keys, args.revocations)
+    answer = verify(args.bundle, keys, args.revocations, periods(listed))
     if args.json:
         print(json.dumps(answer.as_mapping(), indent=2))
     people = sys.stderr if args.json else sys.stdout
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{'held  ' if line.held else 'FAILED'}  {line.message}", file=people)
     if answer.held:
         print(f"Released {answer.released} to {answer.recipient}. The bundle holds.", file=people)
+        print(f"The portal's audit chain and its revocations name {answer.bundle}.", file=people)
     else:
         print("The bundle does not hold. Do not use it.", file=people)
     return 0 if answer.held else 1

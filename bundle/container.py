@@ -142,6 +142,8 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
     stream.seek(0, 2)
     total = stream.tell()
     stream.seek(0)
+    if not total:
+        raise _fault("not-a-bundle", "The file is empty.")
     if total > 2**32:
         raise _fault("size", "The file is larger than a bundle may be.")
     if stream.read(4) != b"PK\3\4":
@@ -149,6 +151,7 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
     stream.seek(0)
     found: dict[str, Member] = {}
     directory, offset = b"", 0
+    entries: list[tuple[int, str]] = []
     while (signature := _exactly(stream, 4)) == b"PK\3\4":
         if len(found) >= members.MEMBERS:
             raise _fault("member", "The bundle holds more files than a bundle may.")
@@ -156,17 +159,19 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
         flags, method, crc, stored, plain_size, name_length = (
             fields[i] for i in (2, 3, 6, 7, 8, 9)
         )
-        if flags & 1:
-            raise _fault("encrypted", "A member is encrypted.")
-        if method != _STORED or stored != plain_size:
-            raise _fault("compressed", "A member is compressed; a bundle's members never are.")
         if name_length > members.NAME_LENGTH:
             raise _fault("member", "A member's name is too long.")
         raw = _exactly(stream, name_length)
         name = raw.decode("utf-8", "replace")
+        if flags & 1:
+            raise _fault("encrypted", "{name} is encrypted.", name=name)
+        if method != _STORED or stored != plain_size:
+            raise _fault(
+                "compressed", "{name} is compressed; a bundle's members never are.", name=name
+            )
         _check_name(name, found)
         if found and name < max(found):
-            raise _fault("order", "The members are not in their order.")
+            raise _fault("order", "The members are not in their order: {name}.", name=name)
         if signature + _LOCAL.pack(*fields)[4:] + raw != _local(raw, crc, stored):
             raise _fault("header", "The header of {name} is not as a bundle's is.", name=name)
         start, digest, checksum, left = stream.tell(), hashlib.sha256(), 0, stored
@@ -178,6 +183,7 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
         if checksum != crc:
             raise _fault("checksum", "{name} is damaged: its checksum differs.", name=name)
         found[name] = Member(name, start, stored, digest.hexdigest())
+        entries.append((len(directory), name))
         directory += _central(raw, crc, stored, offset)
         offset = stream.tell()
     expected = directory + _end(len(found), len(directory), offset)
@@ -190,7 +196,11 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
         raise _fault("trailing", "There are bytes after the end of the bundle.")
     if tail.startswith(expected[:-2]):
         raise _fault("comment", "The zip file has a comment; a bundle has none.")
-    raise _fault("directory", "The zip directory does not agree with the members.")
+    differs = next((i for i, (a, b) in enumerate(zip(tail, expected, strict=False)) if a != b), 0)
+    if differs >= len(directory):
+        raise _fault("directory", "The end of the zip directory does not agree with the members.")
+    name = [name for begins, name in entries if begins <= differs][-1]
+    raise _fault("directory", "The zip directory says another thing of {name}.", name=name)
 
 
 def content(stream: IO[bytes], member: Member, most: int) -> bytes:

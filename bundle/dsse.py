@@ -93,13 +93,20 @@ def open_envelope(
                     type=payload_type)  # fmt: skip
     payload = _decode(envelope["payload"], "The payload")
     signatures = envelope["signatures"]
-    if (
-        not isinstance(signatures, list)
-        or len(signatures) != 1
-        or not isinstance(signatures[0], dict)
-        or set(signatures[0]) != {"keyid", "sig"}
-    ):
-        raise Fault("{what} must carry exactly one signature.", code="signatures", what=what)
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        count = len(signatures) if isinstance(signatures, list) else 0
+        raise Fault(
+            "{what} carries {count} signatures; it must be exactly one.",
+            code="signatures",
+            what=what,
+            count=count,
+        )
+    if not isinstance(signatures[0], dict) or set(signatures[0]) != {"keyid", "sig"}:
+        raise Fault(
+            "The signature of {what} is not a key's name and its bytes.",
+            code="signatures",
+            what=what[0].lower() + what[1:],
+        )
     name = signatures[0]["keyid"]
     key = keys.get(name) if isinstance(name, str) else None
     if key is None:

@@ -76,8 +76,10 @@ def read(payload: bytes) -> Statement:
         if not isinstance(subject, dict) or set(subject) != {"name", "digest"}:
             raise fault
         name, digest = subject["name"], subject["digest"]
-        if not isinstance(name, str) or not members.is_allowed(name) or name in subjects:
+        if not isinstance(name, str) or not members.is_allowed(name):
             raise fault
+        if name in subjects:
+            raise Fault("The evidence names {name} twice.", code="statement", name=name)
         if not isinstance(digest, dict) or set(digest) != {"sha256"}:
             raise fault
         if not isinstance(digest["sha256"], str) or not _SHA256.fullmatch(digest["sha256"]):

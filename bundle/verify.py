@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bundle import canonical, container, crate, dsse, members, statement
 from bundle.faults import Fault, inert
-from bundle.keys import key_id
+from bundle.keys import Period, key_id
 from bundle.revocations import read_revocations
 
 _EVIDENCE_BYTES = 64 * 1024 * 1024
@@ -61,11 +62,13 @@ def verify(
     path: Path,
     public_keys: Mapping[str, Ed25519PublicKey] | Iterable[Ed25519PublicKey],
     revocations: Path | None = None,
+    periods: Mapping[str, Period] | None = None,
 ) -> Verification:
     """Return whether the bundle holds, line by line; it stops at the first thing that fails.
 
-    Without ``revocations`` the answer says that revocation was not checked. Never raises for
-    what is in the bundle.
+    ``periods`` say, by key id, when a key signs: what a key says to have released at another time
+    fails. Without ``revocations`` the answer says that revocation was not checked. Never raises
+    for what is in the bundle.
     """
     if isinstance(public_keys, Mapping):
         keys = dict(public_keys)
@@ -87,6 +90,7 @@ def verify(
             lines.append(Check(step, True, f"The evidence is signed by the key {opened.key}."))
             step = "evidence"
             said = statement.read(opened.payload)
+            _check_period(opened.key, said.released, (periods or {}).get(opened.key, Period()))
             _check_digests(found, said)
             lines.append(Check(step, True, "Every file is the one that was signed."))
             step = "metadata"
@@ -112,6 +116,27 @@ def _check_required(found: Mapping[str, container.Member]) -> None:
     for name in sorted(members.REQUIRED):
         if name not in found:
             raise Fault("The bundle lacks {name}.", code="missing", name=name)
+
+
+def _check_period(key: str, released: str, period: Period) -> None:
+    """A key that was put out of use signs no new release.
+
+    The time is the signer's own word: against a stolen key only its revocation helps.
+    """
+    try:
+        moment = datetime.fromisoformat(released)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Fault("The evidence does not say when it was released.", code="predicate")
+    if not period.holds(moment):
+        raise Fault(
+            "The key {key} signs {period}; this release is of {released}.",
+            code="key-period",
+            key=key,
+            period=str(period),
+            released=inert(released),
+        )
 
 
 def _check_digests(found: Mapping[str, container.Member], said: statement.Statement) -> None:

@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST, require_safe
 
+from bundle import key_id as bundle_key_id
 from portal import keys
 from portal.accounts.models import Role
 from portal.accounts.permissions import check_role
@@ -151,7 +152,13 @@ def checkpoint(request: HttpRequest, pk: int) -> HttpResponse:
 def public_keys(request: HttpRequest) -> HttpResponse:
     """Show the public keys that sign releases and checkpoints."""
     rows = [
-        {"use": use, "id": key_id, "pem": keys.public_pem(key).decode()}
+        {
+            "use": use,
+            "id": key_id,
+            # A bundle and `glovebox verify` name a key by another digest than checkpoints do.
+            "shown": bundle_key_id(key) if use == "release" else key_id,
+            "pem": keys.public_pem(key).decode(),
+        }
         for use in USES
         for key_id, key in keys.public_keys(use).items()
     ]

@@ -73,6 +73,9 @@ def build(release: Release, lease: Lease) -> None:
                 "release",
                 SYSTEM,
                 by=None,
+                # Into the audit chain, whose checkpoints others keep: what left cannot be denied
+                # later, nor another bundle shown in its place.
+                said={"sha256": kept.sha256, "statement_sha256": verified.bundle},
                 released_at=released,
                 ledger_after=said["ledger"]["after"],
                 bundle_object=kept.object_name,

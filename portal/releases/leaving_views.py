@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
+from bundle import key_id
 from policies.errors import Conflict, Invalid
 from portal import keys
 from portal.access.api import attachment
@@ -85,8 +86,9 @@ def revocations(request: HttpRequest) -> HttpResponse:
         "newest": newest,
         "revoked": _entries(newest.document) if newest else [],
         "keys": [
-            {"id": key_id, "pem": keys.public_pem(key).decode()}
-            for key_id, key in keys.public_keys("release").items()
+            # By the name under which a bundle and `glovebox verify` know it.
+            {"id": key_id(key), "pem": keys.public_pem(key).decode()}
+            for key in keys.public_keys("release").values()
         ],
     }
     return render(request, "releases/revocations.html", context)

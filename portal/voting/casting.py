@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from django.db.models import Manager
@@ -62,9 +63,12 @@ def recuse(
 
 def move(
     row: Any, machine: Machine, noun: str, action: str, actor: str, *, by: Person | None,
-    **changes: Any,
+    said: Mapping[str, Any] | None = None, **changes: Any,
 ) -> None:  # fmt: skip
-    """Move a locked row by its state machine, note when, and record ``<noun>.<action>``."""
+    """Move a locked row by its state machine, note when, and record ``<noun>.<action>``.
+
+    ``said`` are further details of the audit event.
+    """
     before = row.state
     row.state = machine.next_state(before, action, actor)
     for name, value in changes.items():
@@ -73,5 +77,5 @@ def move(
     now = timezone.now()
     row.steps.filter(left_at=None).update(left_at=now)
     row.steps.create(state=row.state, entered_at=now)
-    details = {"from": before, "to": row.state, "round": row.round}
+    details = {"from": before, "to": row.state, "round": row.round, **(said or {})}
     record(f"{noun}.{action}", by=by, about=row, details=details)

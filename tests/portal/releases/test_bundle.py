@@ -8,13 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 import bundle
 from policies.errors import Conflict, Denied
 from portal import keys
 from portal.access.models import Grant
+from portal.audit import chain
 from portal.audit.models import Event
+from portal.audit.verify import verify as verify_trail
 from portal.jobs.models import LedgerEntry
 from portal.releases import actions, bundling, downloads, queries, tasks
 from portal.releases.models import DownloadLink, Release
@@ -38,6 +43,7 @@ def released(cast: Cast) -> Release:
 
 
 def save(release: Release, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "bundle.zip"
     with downloads.open_bundle(release) as stream:
         path.write_bytes(stream.read())
@@ -67,6 +73,46 @@ def test_the_bundle_holds_offline_and_says_how_it_came_to_be(cast: Cast, tmp_pat
         assert person.email not in text
     assert release.ledger_after["releases_of_grant"]["spent"] == 1
     assert LedgerEntry.objects.filter(kind="release", job=release.job).count() == 1
+
+
+def test_the_audit_chain_holds_the_digest_of_each_release(cast: Cast) -> None:
+    release = released(cast)
+    left = Event.objects.get(action="release.release")
+    assert left.details["sha256"] == release.bundle_sha256
+    assert left.details["statement_sha256"] == release.statement_sha256
+    chain.seal()
+    assert verify_trail().held
+    # A release that is told otherwise later breaks the chain.
+    raw = {**left.details, "statement_sha256": "0" * 64}
+    Event.objects.filter(pk=left.pk).update(details=raw)
+    assert not verify_trail().held
+
+
+def test_after_the_key_was_changed_older_bundles_still_verify(cast: Cast, tmp_path: Path) -> None:
+    old = save(released(cast), tmp_path)
+    before = keys.public_keys("release")
+    private = Path(settings.KEYS) / "sign" / "release.ed25519"
+    kept = private.read_bytes()
+    try:
+        private.unlink()
+        assert keys.make_all() == ["sign/release.ed25519"]
+        after = keys.public_keys("release")
+        assert len(after) == len(before) + 1
+        new = save(released(cast), tmp_path / "new")
+        assert bundle.verify(old, after.values()).held
+        assert bundle.verify(new, after.values()).held
+        assert not bundle.verify(new, before.values()).held
+    finally:
+        private.write_bytes(kept)
+        for name in keys.public_keys("release").keys() - before.keys():
+            (Path(settings.KEYS) / "public" / "release" / f"{name}.pem").unlink()
+
+
+def test_the_pages_name_the_key_as_verify_does(cast: Cast, client: Client) -> None:
+    names = {bundle.key_id(key) for key in keys.public_keys("release").values()}
+    for page in ("revocations", "keys"):
+        shown = client.get(reverse(page)).content.decode()
+        assert all(name in shown for name in names)
 
 
 def test_a_doubled_message_builds_once(cast: Cast) -> None:
