@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bundle import canonical, card, container, crate, dsse, members, statement
+from bundle.pictures import Curve, Interval, svg
 from policies.errors import Invalid, _
 
 DEFAULT_LICENCE = (
@@ -40,6 +41,8 @@ def build(
     released: datetime,
     licence: str = DEFAULT_LICENCE,
     obligations: str = "",
+    intervals: Sequence[Interval] = (),
+    curves: Sequence[Curve] = (),
 ) -> Path:
     """Write the bundle to ``target``, whole or not at all, and return ``target``.
 
@@ -47,7 +50,7 @@ def build(
     ``.json``); ``metrics`` the released values, which become ``metrics.json``; ``model_card`` the
     facts by section (:data:`bundle.card.SECTIONS`, and ``title``); ``evidence`` JSON values: what
     the statement says of the release; ``recipient`` the mark of who received this copy;
-    ``released`` when it left, with its time zone.
+    ``released`` when it left, with its time zone; ``intervals`` and ``curves`` what the card draws.
 
     Raises Invalid for a member name that is not allowed, NaN anywhere, or a time without a zone.
     """
@@ -61,16 +64,19 @@ def build(
             )
     if len({name.lower() for name in artefacts}) != len(artefacts):
         raise Invalid(_("Two artefacts differ in case only."), field="artefacts")
+    picture = svg(intervals, curves)
     title = str(model_card.get(card.TITLE, "Model"))
     summary = model_card.get("summary")
     try:
         contents: dict[str, Path | bytes] = {
             **artefacts,
             members.METRICS: canonical.dump(dict(metrics)),
-            members.CARD_MARKDOWN: card.markdown(model_card).encode(),
-            members.CARD_HTML: card.page(model_card).encode(),
+            members.CARD_MARKDOWN: card.markdown(model_card, pictured=bool(picture)).encode(),
+            members.CARD_HTML: card.page(model_card, picture).encode(),
             members.LICENCE: licence.encode(),
         }
+        if picture:
+            contents[members.CARD_PICTURE] = picture.encode()
         if obligations:
             contents[members.OBLIGATIONS] = obligations.encode()
         files = {name: _size_and_digest(source) for name, source in contents.items()}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bundle import members
 from policies.errors import Invalid
 
 #: The sections of a card in their order: key of the facts, heading.
@@ -26,6 +27,7 @@ SECTIONS = (
     ("contact", "Contact"),
 )
 TITLE = "title"
+PICTURE = "Measured on the sealed split: value, 95 % interval and target; reported curves below."
 
 NO_PROOF = (
     "No inspection proves that a model holds nothing of its training data. Allow-lists and budgets "
@@ -38,6 +40,7 @@ _STYLE = (
     "color:#1c2733;background:#fff}h1,h2{line-height:1.2}table{border-collapse:collapse;"
     "width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;"
     "border-bottom:1px solid #d5dde5;overflow-wrap:anywhere}th{font-weight:600}"
+    "figure{margin:1rem 0}figure svg{max-width:100%;height:auto}figcaption{color:#51606e}"
 )
 _MARKDOWN_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>@:])")
 
@@ -94,10 +97,12 @@ def escape_markdown(text: str) -> str:
     return marked.replace("www\\.", "www&#46;")
 
 
-def markdown(facts: Mapping[str, Any]) -> str:
-    """Return the card as CommonMark with tables."""
+def markdown(facts: Mapping[str, Any], *, pictured: bool = False) -> str:
+    """Return the card as CommonMark with tables; ``pictured``: the picture lies beside it."""
     check(facts)
     out = [f"# {escape_markdown(_text(facts.get(TITLE, 'Model')))}", ""]
+    if pictured:
+        out += [f"![{PICTURE}]({members.CARD_PICTURE})", ""]
     for key, heading in SECTIONS:
         value = facts.get(key)
         if value in (None, "", [], {}, ()):
@@ -116,8 +121,11 @@ def markdown(facts: Mapping[str, Any]) -> str:
     return "\n".join([*out, f"> {NO_PROOF}", ""])
 
 
-def page(facts: Mapping[str, Any]) -> str:
-    """Return the card as one HTML page: no script, no link, nothing fetched."""
+def page(facts: Mapping[str, Any], picture: str = "") -> str:
+    """Return the card as one HTML page: no script, no link, nothing fetched.
+
+    ``picture`` is what :func:`bundle.pictures.svg` drew.
+    """
     check(facts)
     title = html.escape(_text(facts.get(TITLE, "Model")))
     out = [
@@ -128,6 +136,8 @@ def page(facts: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>",
     ]
+    if picture:
+        out.append(f"<figure>{picture}<figcaption>{PICTURE}</figcaption></figure>")
     for key, heading in SECTIONS:
         value = facts.get(key)
         if value in (None, "", [], {}, ()):

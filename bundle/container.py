@@ -203,6 +203,39 @@ def read(stream: IO[bytes]) -> dict[str, Member]:
     raise _fault("directory", "The zip directory says another thing of {name}.", name=name)
 
 
+def replaced(stream: IO[bytes], changed: Mapping[str, bytes]) -> Iterator[bytes]:
+    """Return the bytes of a bundle with the content of some members changed, chunk by chunk.
+
+    ``stream`` holds a bundle that :func:`read` accepted when it was stored: checksums are taken
+    from its headers and not computed again, so the first byte leaves at once. Raises
+    :class:`Fault` where a member that is to be changed is not there.
+    """
+    stream.seek(0)
+    directory, offset, done = b"", 0, set()
+    while (signature := _exactly(stream, 4)) == b"PK\3\4":
+        fields = _LOCAL.unpack(signature + _exactly(stream, _LOCAL.size - 4))
+        crc, size = fields[6], fields[7]
+        raw = _exactly(stream, fields[9])
+        name = raw.decode()
+        new = changed.get(name)
+        left = size
+        if new is not None:
+            done.add(name)
+            stream.seek(size, 1)
+            crc, size, left = zlib.crc32(new), len(new), 0
+        yield _local(raw, crc, size) + (new or b"")
+        while left:
+            chunk = _exactly(stream, min(left, _CHUNK))
+            left -= len(chunk)
+            yield chunk
+        directory += _central(raw, crc, size, offset)
+        offset += _LOCAL.size + len(raw) + size
+    if done != changed.keys():
+        raise _fault("missing", "The bundle lacks a member that names its recipient.")
+    count = directory.count(b"PK\1\2")
+    yield directory + _end(count, len(directory), offset)
+
+
 def content(stream: IO[bytes], member: Member, most: int) -> bytes:
     """Return a member's bytes. Raises :class:`Fault` if there are more than ``most``."""
     if member.size > most:

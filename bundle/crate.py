@@ -15,9 +15,19 @@ _NAMES = {
     members.METRICS: "Metrics, as released",
     members.CARD_MARKDOWN: "Model card",
     members.CARD_HTML: "Model card, as a page",
+    members.CARD_PICTURE: "Figures and curves of the model card, drawn",
     members.LICENCE: "Licence",
     members.OBLIGATIONS: "Obligations of the data-use agreement",
 }
+
+
+def for_recipient(described: Mapping[str, Any], recipient: str) -> bytes:
+    """Return read metadata with another recipient."""
+    graph = [
+        {**entity, "name": recipient} if entity["@id"] == "#recipient" else entity
+        for entity in described["@graph"]
+    ]
+    return canonical.dump({**described, "@graph": graph})
 
 
 def write(

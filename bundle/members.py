@@ -9,10 +9,13 @@ CRATE = "ro-crate-metadata.json"
 METRICS = "metrics.json"
 CARD_MARKDOWN = "MODEL_CARD.md"
 CARD_HTML = "MODEL_CARD.html"
+CARD_PICTURE = "MODEL_CARD.svg"
 LICENCE = "LICENCE.txt"
 OBLIGATIONS = "OBLIGATIONS.txt"
 
-OURS = frozenset({EVIDENCE, CRATE, METRICS, CARD_MARKDOWN, CARD_HTML, LICENCE, OBLIGATIONS})
+OURS = frozenset(
+    {EVIDENCE, CRATE, METRICS, CARD_MARKDOWN, CARD_HTML, CARD_PICTURE, LICENCE, OBLIGATIONS}
+)
 REQUIRED = frozenset({EVIDENCE, CRATE, METRICS, CARD_MARKDOWN, CARD_HTML, LICENCE})
 
 ENCODINGS = {
@@ -21,6 +24,7 @@ ENCODINGS = {
     ".json": "application/json",
     ".md": "text/markdown",
     ".html": "text/html",
+    ".svg": "image/svg+xml",
     ".txt": "text/plain",
 }
 

@@ -42,6 +42,17 @@ EXAMINATION_ORDER = ("sample", "every")
 # Where data may lie in plain: memory that is never swapped to a plain disk or an encrypted disk, as
 # far as the machine can tell; or wherever the work folder is.
 PLAIN_PLACE_ORDER = ("any", "encrypted")
+# What a reviewer may be asked to have looked at; policies/checklist.py has the sentences.
+CHECKLIST_LINES = (
+    "artefacts",
+    "findings",
+    "code",
+    "metrics",
+    "history",
+    "changes",
+    "subgroups",
+    "purpose",
+)
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -111,8 +122,9 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class ReviewPolicy:
-    """The two votes: on access and on release."""
+    """The two votes: on access and on release, and what a reviewer of a release ticks."""
 
+    checklist: Annotated[tuple[str, ...], SUPERSET]
     access: Quorum
     release: Quorum
 
@@ -427,6 +439,14 @@ def _check_together(policy: Policy) -> None:
                 _("The quorum must be at least the approvals, and the internal and external votes"),
                 field=f"review.{kind}.quorum",
                 code="policy.quorum",
+            )
+    for line in policy.review.checklist:
+        if line not in CHECKLIST_LINES:
+            raise Invalid(
+                _("The lines of the checklist are {known}."),
+                field="review.checklist",
+                code="policy.checklist",
+                known=", ".join(CHECKLIST_LINES),
             )
     for image in policy.submission.images:
         if image not in policy.deployment.images:

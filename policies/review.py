@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from policies.document import Policy, Quorum
@@ -48,7 +48,10 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is voted on: who asks, who owns the dataset, and the SHA-256 of what is submitted."""
+    """What is voted on: who asks, who owns the dataset, and the SHA-256 of what is submitted.
+
+    ``named``: the only reviewers who may see and judge it, None where any may.
+    """
 
     applicant: Party
     owner: Party
@@ -56,6 +59,7 @@ class Case:
     conflict_declared: bool
     bound_to: str
     recused: frozenset[str] = frozenset()
+    named: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,17 @@ def check_can_recuse(
         raise Conflict(_("You have voted on this already."), code="review.twice")
 
 
+def check_can_be_named(case: Case, person: Party, policy: Policy) -> None:
+    """Raise Invalid, with the rule's sentence, for who could not review a release if named."""
+    named = replace(case, named=(case.named or frozenset()) | {person.person})
+    try:
+        if ROLE_OF["release"] not in person.roles:
+            _check_role(named, replace(person, roles=frozenset()), policy, "release")
+        _check_eligible(named, person, policy, "release")
+    except Denied as refused:
+        raise Invalid(str(refused), field="reviewers", code=refused.code) from None
+
+
 def check_choice(choice: object) -> str:
     """Return a vote's choice, or raise Invalid."""
     if choice not in CHOICES:
@@ -230,6 +245,12 @@ def _check_eligible(case: Case, voter: Party, policy: Policy, kind: Kind) -> Non
     if voter.roles & {"administrator", "auditor"}:
         raise Denied(_("Administrators and auditors do not vote."), code="review.administrator")
     _check_role(case, voter, policy, kind)
+    unnamed = case.named is not None and voter.person not in case.named
+    if unnamed and not _is_steward_vote(case, voter, rule_of(policy, kind)):
+        raise Denied(
+            _("The network is a secret of its owner: only the reviewers named for it see it."),
+            code="review.named",
+        )
     if voter.person in case.recused:
         raise Denied(_("You have recused yourself from this."), code="review.recused")
     if not _normal(voter.organisation):

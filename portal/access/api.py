@@ -172,11 +172,16 @@ class OneDocument(APIView):
         return Response(status=204)
 
 
-def attachment(stream: Any, filename: str) -> FileResponse:
-    """Answer with bytes that a browser saves and never shows, runs or keeps."""
+def attachment(stream: Any, filename: str, size: int | None = None) -> FileResponse:
+    """Answer with bytes that a browser saves and never shows, runs or keeps.
+
+    ``size`` is for a stream that can only be read on: then nobody else can tell its length.
+    """
     response = FileResponse(
         stream, as_attachment=True, filename=filename, content_type="application/octet-stream"
     )
+    if size is not None:
+        response["Content-Length"] = str(size)
     response["Cache-Control"] = "no-store"
     response["X-Content-Type-Options"] = "nosniff"
     response["Content-Security-Policy"] = "sandbox; default-src 'none'"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -22,7 +24,7 @@ from portal.audit.record import record
 from portal.catalog.queries import policy_of
 from portal.jobs import storage
 from portal.jobs.admission import ahead_of
-from portal.jobs.models import Artefact, Job, Submission, Tick
+from portal.jobs.models import Artefact, Finding, Inspection, Job, Submission, Tick
 from portal.jobs.rounding import rounded_minute
 from portal.jobs.transitions import LIVE
 from portal.voting.parties import party
@@ -52,7 +54,14 @@ WAITING: Mapping[str, str] = {
 }
 
 # What a job's page asks for again and again, for `surround`.
-AROUND = ("grant__analysts", "releases", "inspection__findings", "artefacts", "steps")
+AROUND = (
+    "grant__analysts",
+    "releases__named",
+    "inspection__findings",
+    "artefacts",
+    "steps",
+    "lifts__steward",
+)
 
 
 def jobs_visible_to(person: Person) -> QuerySet[Job]:
@@ -112,7 +121,25 @@ def case_of_job(job: Job, *, bound_to: str = "-", conflict: bool = False) -> Cas
         analysts=frozenset(str(person.pk) for person in job.grant.analysts.all()),
         conflict_declared=conflict,
         bound_to=bound_to,
+        named=named_of(job),
     )
+
+
+def named_of(job: Job) -> frozenset[str] | None:
+    """Return the reviewers named for a proprietary network, None where the network is not one."""
+    secret = [release for release in job.releases.all() if release.proprietary]
+    if not secret:
+        return None
+    return frozenset(str(row.person_id) for release in secret for row in release.named.all())
+
+
+def is_kept_from(job: Job, person: Person) -> bool:
+    """Whether a job's network is a secret and a person was not named to see it.
+
+    The steward and auditors read its findings and its log, not the network.
+    """
+    named = named_of(job)
+    return named is not None and str(person.pk) not in named
 
 
 def check_may_examine(job: Job, person: Person) -> None:
@@ -124,14 +151,22 @@ def check_may_examine(job: Job, person: Person) -> None:
     roles = roles_of(person)
     if "auditor" in roles:
         return
-    if not job.releases.all():
+    steward = "steward" in roles and job.version.dataset.steward_id == person.pk
+    # Whether to lift a soft block is the steward's to judge, before anything is proposed.
+    if not job.releases.all() and not (steward and is_softly_blocked(job)):
         raise Denied(_("This is open to reviewers once a release is proposed."), code="job.closed")
-    if "steward" in roles and job.version.dataset.steward_id == person.pk:
+    if steward:
         if is_insider(job, person):
             raise Denied(_("You work under this grant yourself."), code="review.own")
         return
     case = case_of_job(job, conflict=True)
     check_can_vote(case, party(person), [], policy_of(job.version.dataset), "release")
+
+
+def is_independent_steward(job: Job, person: Person) -> bool:
+    """Whether a person owns the job's dataset and does not work under its grant."""
+    owns = job.version.dataset.steward_id == person.pk and "steward" in roles_of(person)
+    return owns and not is_insider(job, person)
 
 
 def may_examine(job: Job, person: Person) -> bool:
@@ -199,6 +234,8 @@ def actions_for(job: Job, viewer: Person) -> tuple[str, ...]:
         found.append("propose")
     if may_examine(job, viewer):
         found.append("examine")
+    if is_softly_blocked(job) and lift_of(job) is None and is_independent_steward(job, viewer):
+        found.append("lift")
     return tuple(found)
 
 
@@ -209,8 +246,11 @@ def propose_block(job: Job) -> str | None:
         return _("The job has no inspection.")
     if any(finding.hard for finding in inspection.findings.all()):
         return _("The inspection found what is never released; see the findings marked block.")
-    if inspection.verdict == "block":
-        return _("The inspection blocks this; see the findings marked block.")
+    if inspection.verdict == "block" and lift_of(job) is None:
+        return _(
+            "The inspection blocks this; see the findings marked block. Only the dataset's steward "
+            "together with two reviewers may lift it."
+        )
     policy = policy_of(job.version.dataset)
     if (
         policy.release.sanitise
@@ -229,6 +269,37 @@ def unwritten(artefacts: Iterable[Artefact]) -> list[Artefact]:
     rows = list(artefacts)
     anew = {row.path for row in rows if row.origin == "sanitised"}
     return [row for row in rows if row.origin == "job" and row.path not in anew]
+
+
+def blocking(inspection: Inspection) -> list[Finding]:
+    """Return the findings that block, hard and soft."""
+    return [row for row in inspection.findings.all() if row.severity == "block"]
+
+
+def blocks_digest(inspection: Inspection) -> str:
+    """Return the SHA-256 of what blocks: a lift of it is void when anything of it changes."""
+    rows = [[f.rule, f.hard, f.artefact, f.message, f.evidence] for f in blocking(inspection)]
+    value = {"report": inspection.report_sha256, "blocks": rows}
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lift_of(job: Job) -> Any:
+    """Return the lift of exactly what blocks a job now, or None; a hard block has none."""
+    inspection = getattr(job, "inspection", None)
+    if inspection is None or any(row.hard for row in blocking(inspection)):
+        return None
+    now = blocks_digest(inspection)
+    return next((row for row in job.lifts.all() if row.bound_to == now), None)
+
+
+def is_softly_blocked(job: Job) -> bool:
+    """Whether a job has finished and only soft findings block it."""
+    inspection = getattr(job, "inspection", None)
+    if job.state != "finished" or inspection is None:
+        return False
+    found = blocking(inspection)
+    return bool(found) and not any(row.hard for row in found)
 
 
 def inert(text: str) -> str:
@@ -253,9 +324,11 @@ def read_log(*, by: Person, job: Job) -> str:
 def may_read_code(submission: Submission, person: Person) -> bool:
     """Whether a person may read a submission: the grant's analysts, who may examine a job of it."""
     jobs = list(submission.jobs.all())
-    return any(is_insider(job, person) for job in jobs[:1]) or any(
-        may_examine(job, person) for job in jobs
-    )
+    if any(is_insider(job, person) for job in jobs[:1]):
+        return True
+    if any(is_kept_from(job, person) for job in jobs):
+        return False
+    return any(may_examine(job, person) for job in jobs)
 
 
 def open_code(*, by: Person, submission: Submission) -> BinaryIO:
@@ -266,6 +339,14 @@ def open_code(*, by: Person, submission: Submission) -> BinaryIO:
         if first is None:
             raise Denied(_("You may not read this submission."), code="submission.read")
         if not may_read_code(submission, by):
+            if any(is_kept_from(job, by) for job in jobs):
+                raise Denied(
+                    _(
+                        "The network is a secret of its owner: only the reviewers named for it see "
+                        "it."
+                    ),
+                    code="review.named",
+                )
             check_may_examine(first, by)
     with transaction.atomic():
         details = {"sha256": submission.archive_sha256}

@@ -233,6 +233,7 @@ def facts(request: HttpRequest, job: Job, shown: Mapping[str, Any]) -> dict[str,
         "reported": sorted(((report and report["metrics"]) or {}).items()),
         "releases": sorted(job.releases.all(), key=lambda release: -release.pk),
         "propose_block": _propose_block(job, person),
+        "lift": queries.lift_of(job),
         "is_insider": queries.is_insider(job, person),
         "advice": job.submission.advice if shown["operator"] else None,
     }

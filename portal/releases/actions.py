@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -9,8 +10,9 @@ from django.utils import timezone
 
 from bundle.members import is_artefact_name
 from policies.access import can_get, check_can_get
+from policies.checklist import check_looked_at
 from policies.errors import Conflict, Denied, Invalid, _
-from policies.review import ACTION_OF, APPROVE, check_choice, has_conflict
+from policies.review import ACTION_OF, APPROVE, check_can_be_named, check_choice, has_conflict
 from policies.workflow import APPLICANT, RELEASE, REVIEWER, STEWARD, SYSTEM
 from portal.access.queries import check_usable
 from portal.access.refusals import refusals_recorded
@@ -20,11 +22,12 @@ from portal.audit.record import record
 from portal.catalog.queries import policy_of
 from portal.jobs import ledger
 from portal.jobs.models import Job
-from portal.jobs.queries import is_insider, propose_block
+from portal.jobs.queries import is_independent_steward, is_insider, propose_block
 from portal.releases import queries
 from portal.releases.models import Release, ReleaseRecusal, ReleaseStep, ReleaseVote
 from portal.tasking import hint
 from portal.voting import casting
+from portal.voting.parties import party
 
 MOST_NOTE = 5000
 
@@ -58,8 +61,12 @@ def _note(note: str) -> str:
     return note
 
 
-def propose(*, by: Person, job: Job, note: str = "", conflict: bool = False) -> Release:
+def propose(
+    *, by: Person, job: Job, note: str = "", conflict: bool = False, proprietary: bool = False
+) -> Release:
     """Propose that what a finished job left may leave; goes to the reviewers at once.
+
+    ``proprietary``: only the reviewers that the steward names see the network and vote.
 
     Raises Denied (recorded) for anybody but the grant's analysts or with a spent budget, Conflict
     for a job that has not finished, that the inspection blocks, or that has a release already.
@@ -67,7 +74,7 @@ def propose(*, by: Person, job: Job, note: str = "", conflict: bool = False) -> 
     with refusals_recorded("release.propose", by=by, about=job):
         check_usable(job.grant, by)
         try:
-            return _propose(by, job, _note(note), conflict)
+            return _propose(by, job, _note(note), conflict, proprietary)
         except IntegrityError:
             raise Conflict(
                 _("A release of this job was proposed already."), code="release.twice"
@@ -75,7 +82,7 @@ def propose(*, by: Person, job: Job, note: str = "", conflict: bool = False) -> 
 
 
 @transaction.atomic
-def _propose(by: Person, job: Job, note: str, conflict: bool) -> Release:
+def _propose(by: Person, job: Job, note: str, conflict: bool, proprietary: bool) -> Release:
     job = Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
     policy = policy_of(job.version.dataset)
     if job.state != "finished":
@@ -105,6 +112,7 @@ def _propose(by: Person, job: Job, note: str, conflict: bool) -> Release:
         state=RELEASE.initial,
         note=note,
         conflict_declared=conflict,
+        proprietary=proprietary,
         ledger_before=ledger.summary(job, policy),
     )
     release.artefacts.set(artefacts)
@@ -112,6 +120,7 @@ def _propose(by: Person, job: Job, note: str, conflict: bool) -> Release:
     details = {
         "job": job.pk,
         "artefacts": {artefact.path: artefact.sha256 for artefact in artefacts},
+        "proprietary": proprietary,
     }
     record("release.propose", by=by, about=release, details=details)
     _open(locked(release))
@@ -148,20 +157,32 @@ def propose_again(
 
 
 def cast_vote(
-    *, by: Person, release: Release, choice: str, bound_to: str, comment: str = ""
+    *,
+    by: Person,
+    release: Release,
+    choice: str,
+    bound_to: str,
+    comment: str = "",
+    looked_at: Iterable[str] = (),
 ) -> ReleaseVote:
     """Vote on exactly what ``bound_to`` names; decides the release when the votes suffice.
 
+    ``looked_at`` are the lines of the policy's checklist that were ticked: all, for an approval.
     Raises Denied with the rule's sentence (and the attempt is recorded), Conflict for a second
     vote, a decided release, or one that has changed since it was read.
     """
     with refusals_recorded("release.vote", by=by, about=release):
-        return _cast_vote(by, release, check_choice(choice), bound_to, comment)
+        return _cast_vote(by, release, check_choice(choice), bound_to, comment, looked_at)
 
 
 @transaction.atomic
 def _cast_vote(
-    by: Person, release: Release, choice: str, bound_to: str, comment: str
+    by: Person,
+    release: Release,
+    choice: str,
+    bound_to: str,
+    comment: str,
+    looked_at: Iterable[str],
 ) -> ReleaseVote:
     release = locked(release)
     ballot = queries.ballot_on(release)
@@ -169,6 +190,7 @@ def _cast_vote(
     blocked = propose_block(release.job)
     if choice == APPROVE and blocked is not None:
         raise Conflict(blocked, code="release.blocked")
+    ticked = check_looked_at(ballot.policy.review.checklist, choice, looked_at)
     current = ballot.case.bound_to
     if release.bound_to != current:
         # Something behind the release has changed: what was voted before has fallen.
@@ -183,8 +205,14 @@ def _cast_vote(
         choice=choice,
         comment=casting.check_comment(comment, choice),
         bound_to=current,
+        looked_at=list(ticked),
     )
-    details = {"choice": choice, "bound_to": current, "round": release.round}
+    details = {
+        "choice": choice,
+        "bound_to": current,
+        "round": release.round,
+        "looked_at": list(ticked),
+    }
     record("release.vote", by=by, about=release, details=details)
     decision = queries.decision_on(release).state
     if decision == "approved":
@@ -209,6 +237,31 @@ def recuse(*, by: Person, release: Release, reason: str = "") -> ReleaseRecusal:
         if created:
             record("release.recuse", by=by, about=release)
         return recusal
+
+
+def name_reviewers(*, by: Person, release: Release, people: Iterable[Person]) -> Release:
+    """Name who may see a proprietary network and judge it; whoever was named stays named.
+
+    Raises Denied (recorded) for anybody but the dataset's independent steward, Invalid for a
+    person who could not review it.
+    """
+    with refusals_recorded("release.name", by=by, about=release), transaction.atomic():
+        release = locked(release)
+        if not is_independent_steward(release.job, by):
+            raise Denied(_("Only the dataset's steward names reviewers."), code="release.own")
+        if not release.proprietary or release.state != "in_review":
+            raise Conflict(
+                _("Reviewers are named for a proprietary network while it is in review."),
+                code="release.name",
+            )
+        policy, case = queries.voting_policy(release), queries.case_of(release)
+        for person in people:
+            check_can_be_named(case, party(person), policy)
+            row, created = release.named.get_or_create(person=person, defaults={"by": by})
+            if created:
+                details = {"reviewer": person.pseudonym, "named": row.pk}
+                record("release.name", by=by, about=release, details=details)
+    return release
 
 
 def withdraw(*, by: Person, release: Release) -> Release:

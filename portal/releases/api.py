@@ -16,16 +16,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from policies.errors import Invalid, _
 from portal.access.api import attachment
 from portal.access.serializers import ReasonInput
 from portal.accounts.api import fields_of
+from portal.accounts.models import Person
 from portal.accounts.permissions import signed_in
 from portal.jobs.models import Job
+from portal.jobs.queries import jobs_visible_to
 from portal.plain_input import whole_number
-from portal.releases import actions, downloads, queries
+from portal.releases import actions, downloads, lifts, queries
 from portal.releases import serializers as shapes
 from portal.releases.models import Release
-from portal.voting.serializers import VoteInput
 
 
 def _any(pk: int) -> Release:
@@ -61,7 +63,11 @@ class Releases(ListAPIView[Release]):
             Job.objects.select_related("grant__version__dataset"), pk=given["job"]
         )
         release = actions.propose(
-            by=signed_in(request), job=job, note=given["note"], conflict=given["conflict_declared"]
+            by=signed_in(request),
+            job=job,
+            note=given["note"],
+            conflict=given["conflict_declared"],
+            proprietary=given["proprietary"],
         )
         return _answer(request, release.pk, 201)
 
@@ -71,6 +77,8 @@ class OneRelease(APIView):
 
     @extend_schema(responses=shapes.ReleaseSerializer)
     def get(self, request: Request, pk: int) -> Response:
+        person = signed_in(request)
+        queries.note_view(get_object_or_404(queries.releases_visible_to(person), pk=pk), person)
         return _answer(request, pk)
 
 
@@ -92,9 +100,9 @@ class ProposeAgain(APIView):
 class Votes(APIView):
     """Vote on exactly what ``bound_to`` names."""
 
-    @extend_schema(request=VoteInput, responses={201: shapes.ReleaseSerializer})
+    @extend_schema(request=shapes.ReviewInput, responses={201: shapes.ReleaseSerializer})
     def post(self, request: Request, pk: int) -> Response:
-        given = fields_of(VoteInput, request)
+        given = fields_of(shapes.ReviewInput, request)
         actions.cast_vote(by=signed_in(request), release=_any(pk), **given)
         return _answer(request, pk, 201)
 
@@ -128,13 +136,38 @@ class Revoke(APIView):
         return _answer(request, pk)
 
 
+class NameReviewers(APIView):
+    """The dataset's steward names who may see a proprietary network and vote on it."""
+
+    @extend_schema(request=shapes.NamesInput, responses=shapes.ReleaseSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        wanted = fields_of(shapes.NamesInput, request)["reviewers"]
+        people = list(Person.objects.filter(email__in=wanted))
+        if len(people) != len(set(wanted)):
+            raise Invalid(_("Somebody of these has no account here."), field="reviewers")
+        actions.name_reviewers(by=signed_in(request), release=_any(pk), people=people)
+        return _answer(request, pk)
+
+
+class LiftBlock(APIView):
+    """The dataset's steward lifts the soft blocks of a job; two reviewers must agree to it too."""
+
+    @extend_schema(request=ReasonInput, responses={201: shapes.LiftSerializer})
+    def post(self, request: Request, job: int) -> Response:
+        given = fields_of(ReasonInput, request)
+        row = get_object_or_404(jobs_visible_to(signed_in(request)), pk=job)
+        made = lifts.lift(by=signed_in(request), job=row, reason=given["reason"])
+        return Response(shapes.LiftSerializer(made).data, status=201)
+
+
 class BundleFacts(APIView):
     """The bundle's digest and size, and whether it is there yet."""
 
     @extend_schema(responses=shapes.BundleSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
-        return Response(shapes.bundle_facts(row))
+        person = signed_in(request)
+        row = get_object_or_404(queries.releases_visible_to(person), pk=pk)
+        return Response(shapes.bundle_facts(row, person))
 
 
 class Link(APIView):
@@ -161,10 +194,10 @@ class Download(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, token: str) -> FileResponse:
         try:
-            release, stream = downloads.use_link(by=signed_in(request), token=token)
+            release, stream, size = downloads.use_link(by=signed_in(request), token=token)
         except downloads.NoSuchLink:
             raise Http404 from None
-        return attachment(stream, f"glovebox-release-{release.pk}.zip")
+        return attachment(stream, f"glovebox-release-{release.pk}.zip", size)
 
 
 class Revocations(APIView):

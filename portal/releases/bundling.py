@@ -15,10 +15,11 @@ from portal import blobs, keys
 from portal.audit.record import record
 from portal.jobs import ledger
 from portal.jobs.models import Artefact
+from portal.jobs.queries import propose_block
 from portal.jobs.storage import keep
 from portal.jobs.workdir import write_artefacts
 from portal.leases import Lease
-from portal.releases import evidence, queries
+from portal.releases import evidence, personal, queries
 from portal.releases.actions import locked, move
 from portal.releases.downloads import bundle_context
 from portal.releases.models import Release, RevocationList
@@ -50,6 +51,8 @@ def build(release: Release, lease: Lease) -> None:
             artefacts=files,
             metrics=evidence.metrics_of(release),
             model_card=evidence.card_of(release),
+            intervals=evidence.intervals_of(release),
+            curves=evidence.curves_of(release),
             evidence=said,
             signing_key=keys.signing_key("release"),
             recipient=release.proposer.pseudonym,
@@ -61,6 +64,8 @@ def build(release: Release, lease: Lease) -> None:
             raise RuntimeError("a bundle that was just made does not verify")
         with path.open("rb") as stream:
             kept = keep(stream, context=bundle_context(release.pk))
+            stream.seek(0)
+            copies = personal.made(release, stream, personal.recipients(release))
     try:
         with transaction.atomic():
             lease.check()
@@ -84,6 +89,7 @@ def build(release: Release, lease: Lease) -> None:
                 bundle_bytes=kept.bytes,
                 statement_sha256=verified.bundle,
             )
+            personal.keep(row, copies)
     except BaseException:
         blobs.delete(kept.object_name)
         raise
@@ -92,6 +98,7 @@ def build(release: Release, lease: Lease) -> None:
 def _changed(release: Release) -> bool:
     return (
         queries.digest_of(release) != release.bound_to
+        or propose_block(release.job) is not None
         or queries.decision_on(release).state != "approved"
     )
 
@@ -149,7 +156,8 @@ def sign_list() -> RevocationList | None:
         date = release.revoked_at.date().isoformat() if release.revoked_at else ""
         weights = release.artefacts.filter(kind="weights").values_list("sha256", flat=True)
         # The statement names this copy, the weights every copy of the model.
-        for digest in (release.statement_sha256, *weights):
+        copies = release.copies.values_list("statement_sha256", flat=True)
+        for digest in (release.statement_sha256, *copies, *weights):
             entries[digest] = Revocation(digest, release.reason, date)
     number = newest.number + 1 if newest else 1
     document = sign_revocations(

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from bundle import members, open_copy
 from policies.errors import Conflict, Denied, GloveboxError, Invalid, _
 from portal import blobs, keys
 from portal.access.refusals import refusals_recorded
@@ -18,7 +19,8 @@ from portal.accounts.models import Person
 from portal.audit.record import record
 from portal.jobs.queries import is_insider
 from portal.releases import queries
-from portal.releases.models import DownloadLink, Release
+from portal.releases.models import DownloadLink, PersonalCopy, Release
+from portal.tasking import hint
 
 TOKEN_BYTES = 32
 # A person's links to one release that are open at once; a new one ends the oldest.
@@ -57,6 +59,12 @@ def create_link(*, by: Person, release: Release) -> tuple[DownloadLink, str]:
                 code="release.state",
                 state=release.state.replace("_", " "),
             )
+        if person_lacks_copy(release, by):
+            hint("releases.copy", release.pk)
+            raise Conflict(
+                _("Your own copy is still being made; try again in a minute."),
+                code="download.copy",
+            )
         policy = queries.policy_for(release).release
         now = timezone.now()
         mine = DownloadLink.objects.filter(
@@ -78,8 +86,8 @@ def create_link(*, by: Person, release: Release) -> tuple[DownloadLink, str]:
     return link, token
 
 
-def use_link(*, by: Person, token: str) -> tuple[Release, BinaryIO]:
-    """Count one use of a link and open its bundle.
+def use_link(*, by: Person, token: str) -> tuple[Release, BinaryIO, int]:
+    """Count one use of a link and open its person's own copy of the bundle; its size, too.
 
     Raises Denied (recorded) for another person's, a used, an expired or a revoked one, and
     NoSuchLink for a secret that was never given out.
@@ -106,15 +114,39 @@ def use_link(*, by: Person, token: str) -> tuple[Release, BinaryIO]:
                 _check(link, by)
                 raise Conflict(_("This link is being used elsewhere."), code="download.race")
             link.refresh_from_db()
+            copy = copy_for(link.release, by)
+            facts = copy or link.release
             details = {
                 "link": link.pk,
                 "use": link.uses,
                 "of": link.uses_allowed,
-                "sha256": link.release.bundle_sha256,
+                "recipient": by.pseudonym,
+                "sha256": facts.bundle_sha256,
+                "statement_sha256": facts.statement_sha256,
             }
             record("download", by=by, about=link.release, details=details)
             stream = open_bundle(link.release)
-    return link.release, stream
+            if copy is not None:
+                changed = {members.CRATE: bytes(copy.crate), members.EVIDENCE: bytes(copy.envelope)}
+                stream = open_copy(stream, changed)
+    return link.release, stream, facts.bundle_bytes
+
+
+def copy_for(release: Release, person: Person) -> PersonalCopy | None:
+    """Return a person's own copy; None for the proposer, whose name the bundle itself bears."""
+    if person.pk == release.proposer_id:
+        return None
+    copy = release.copies.filter(person=person).first()
+    if copy is None:
+        raise Conflict(
+            _("Your own copy is still being made; try again in a minute."), code="download.copy"
+        )
+    return copy
+
+
+def person_lacks_copy(release: Release, person: Person) -> bool:
+    """Whether a person's copy was not made yet: somebody who joined after the release."""
+    return person.pk != release.proposer_id and not release.copies.filter(person=person).exists()
 
 
 def _check(link: DownloadLink, by: Person) -> None:

@@ -6,10 +6,14 @@ import hashlib
 import math
 from typing import Any
 
+from django.utils.translation import override
+
+from bundle.pictures import Curve, Interval
 from policies.document import as_mapping
 from portal.jobs import ledger
 from portal.jobs.examination import canonical
-from portal.jobs.figures import rewritten
+from portal.jobs.figures import kind_of, official_figures, rewritten
+from portal.jobs.queries import blocking, lift_of
 from portal.jobs.rounding import rounded_seconds
 from portal.jobs.serializers import FindingSerializer
 from portal.releases import queries
@@ -58,10 +62,12 @@ def evidence_of(release: Release) -> dict[str, Any]:
             {
                 "reviewer": vote.voter.pseudonym,
                 "choice": vote.choice,
+                "looked_at": vote.looked_at,
                 "at": vote.cast_at.isoformat(timespec="seconds"),
             }
             for vote in votes.select_related("voter")
         ],
+        "lifted": _lifted(release),
         "access": {
             "grant": grant.pk,
             "purpose": grant.purpose,
@@ -83,6 +89,19 @@ def _inspection(release: Release) -> dict[str, Any]:
         "findings": [dict(row) for row in FindingSerializer(inspection.findings, many=True).data],
         "official": inspection.official,
         "sanitising": inspection.sanitising or None,
+    }
+
+
+def _lifted(release: Release) -> dict[str, Any] | None:
+    """Return who lifted which soft blocks and why, None where nothing was blocked."""
+    lift = lift_of(release.job)
+    if lift is None:
+        return None
+    return {
+        "steward": lift.steward.pseudonym,
+        "reason": lift.reason,
+        "at": lift.at.isoformat(timespec="seconds"),
+        "rules": [finding.rule for finding in blocking(release.job.inspection)],
     }
 
 
@@ -140,6 +159,34 @@ def _shown(value: float | None) -> str:
     return "suppressed" if value is None else f"{value:.3f}"
 
 
+def _card_lift(release: Release) -> list[dict[str, str]]:
+    lift = lift_of(release.job)
+    if lift is None:
+        return []
+    said = f"The steward and two reviewers let it out nevertheless: {lift.reason}"
+    return [{"rule": "lifted", "verdict": "block", "finding": said}]
+
+
+def intervals_of(release: Release) -> list[Interval]:
+    """Return the official figures that the card draws: those with an interval."""
+    with override("en"):
+        return [
+            Interval(f"{f.name} {f.level}", f.value, f.low, f.high, f.target)
+            for f in official_figures(release.job.inspection.official)
+            if f.value is not None and f.low is not None and f.high is not None
+        ]
+
+
+def curves_of(release: Release) -> list[Curve]:
+    """Return the reported curves that the card draws, as they leave in the metrics."""
+    reported = release.job.inspection.metrics
+    return [
+        Curve(name, tuple(float(value) for value in values))
+        for name, values in sorted(reported.items())
+        if kind_of(values) == "curve" and all(isinstance(v, int | float) for v in values)
+    ]
+
+
 def card_of(release: Release) -> dict[str, Any]:
     """Return the facts of the model card."""
     job = release.job
@@ -173,6 +220,7 @@ def card_of(release: Release) -> dict[str, Any]:
         "findings": [
             {"rule": f.rule, "verdict": f.severity, "finding": f.message} for f in findings
         ]
+        + _card_lift(release)
         or "Nothing beyond information.",
         "privacy": {"epsilon": NO_EPSILON},
         "licence": dataset.licence,

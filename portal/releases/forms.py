@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.db.models import QuerySet
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from policies.checklist import LINES
+from policies.lifting import MOST_REASON
+from portal.accounts.models import Person
 from portal.voting.forms import VoteForm
-
-# What a reviewer has looked at before agreeing; all of them, for an approval.
-CHECKLIST = (
-    ("artefacts", _("What leaves is what the work needs, and no more.")),
-    ("findings", _("I have read every finding, with its internal part.")),
-    ("code", _("I have read the code where the scan points, and where data are written.")),
-    ("metrics", _("The metrics say nothing of single subjects.")),
-    ("history", _("With the earlier releases and the ledger, the whole is still proportionate.")),
-)
 
 
 class ReviewForm(VoteForm):
-    """A vote on a release; to approve, everything on the checklist was looked at."""
+    """A vote on a release; to approve, everything on the policy's checklist was looked at."""
 
     looked_at = forms.MultipleChoiceField(
-        choices=CHECKLIST,
         required=False,
         widget=forms.CheckboxSelectMultiple,
         label=_("Checklist"),
@@ -32,17 +27,25 @@ class ReviewForm(VoteForm):
     )
     field_order = ("bound_to", "looked_at", "choice", "comment")
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        looked_at = cleaned.pop("looked_at", [])
-        if cleaned.get("choice") == "approve" and len(looked_at) < len(CHECKLIST):
-            self.add_error(
-                "looked_at", gettext("Tick what you have looked at; an approval needs all of it.")
-            )
-        return cleaned
+    def __init__(self, *args: Any, checklist: Iterable[str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        field = self.fields["looked_at"]
+        assert isinstance(field, forms.MultipleChoiceField)
+        asked = set(checklist)
+        field.choices = [(name, gettext(words)) for name, words in LINES.items() if name in asked]
 
 
-class ProposalForm(forms.Form):
+class LiftForm(forms.Form):
+    """Why the steward lifts a soft block."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        help_text=_("It stands in the evidence of the bundle: name no person."),
+        widget=forms.Textarea(attrs={"rows": 3, "maxlength": MOST_REASON}),
+    )
+
+
+class AgainForm(forms.Form):
     """The applicant's words to the reviewers."""
 
     note = forms.CharField(
@@ -56,6 +59,33 @@ class ProposalForm(forms.Form):
         label=_("I declare a conflict of interest"),
         help_text=_("Needed where you and the dataset's owner share an organisation."),
     )
+
+
+class ProposalForm(AgainForm):
+    """The same with what is said once."""
+
+    proprietary = forms.BooleanField(
+        required=False,
+        label=_("The network is a secret of ours"),
+        help_text=_("Then only the reviewers that the steward names see the code and vote."),
+    )
+
+
+class NameForm(forms.Form):
+    """Which reviewers may see a proprietary network."""
+
+    reviewers = forms.ModelMultipleChoiceField(
+        queryset=Person.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        label=_("Reviewers who see the network"),
+        error_messages={"required": _("Name at least one reviewer.")},
+    )
+
+    def __init__(self, *args: Any, people: QuerySet[Person], **options: Any) -> None:
+        super().__init__(*args, **options)
+        field = self.fields["reviewers"]
+        assert isinstance(field, forms.ModelMultipleChoiceField)
+        field.queryset = people
 
 
 class RevocationForm(forms.Form):

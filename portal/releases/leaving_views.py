@@ -51,10 +51,10 @@ def link(request: HttpRequest, pk: int) -> HttpResponse:
 def download(request: HttpRequest, token: str) -> FileResponse:
     """Use a personal link: its owner, signed in, as often as it says. Each use is recorded."""
     try:
-        release, stream = downloads.use_link(by=reader(request), token=token)
+        release, stream, size = downloads.use_link(by=reader(request), token=token)
     except downloads.NoSuchLink:
         raise Http404 from None
-    return attachment(stream, f"glovebox-release-{release.pk}.zip")
+    return attachment(stream, f"glovebox-release-{release.pk}.zip", size)
 
 
 @require_POST

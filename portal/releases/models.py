@@ -26,7 +26,11 @@ class Release(Leased):
     # agrees to. A vote bound to anything else does not count.
     bound_to = models.CharField(max_length=64, blank=True)
     conflict_declared = models.BooleanField(default=False)
+    # The applicant says that the network is a secret: only named reviewers see it.
+    proprietary = models.BooleanField(default=False)
     reason = models.TextField(blank=True)
+    # What the history of this dataset says of it: rows of policies.history.Notice.
+    notices = models.JSONField(default=list, blank=True)
     ledger_before = models.JSONField(default=dict, blank=True)
     ledger_after = models.JSONField(default=dict, blank=True)
     bundle_object = models.CharField(max_length=64, blank=True)
@@ -74,6 +78,8 @@ class ReleaseVote(VoteRow):
     """A reviewer's (or the steward's) vote, bound to exactly what was reviewed."""
 
     release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="votes")
+    # What the voter ticked of the policy's checklist: names of policies.checklist.LINES.
+    looked_at = models.JSONField(default=list, blank=True)
 
     class Meta:
         constraints: ClassVar = [
@@ -94,6 +100,59 @@ class ReleaseRecusal(RecusalRow):
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["release", "person"], name="release_recusal_once")
+        ]
+
+
+class Lift(models.Model):
+    """The steward lifted the soft blocks of a job's inspection, as they were then, and says why."""
+
+    job = models.ForeignKey("jobs.Job", on_delete=models.PROTECT, related_name="lifts")
+    steward = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    reason = models.TextField()
+    bound_to = models.CharField(max_length=64)  # portal.jobs.queries.blocks_digest
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job", "bound_to"], name="lift_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"lift {self.pk} of job {self.job_id}"
+
+
+class NamedReviewer(models.Model):
+    """One of the few reviewers who may see a proprietary network."""
+
+    release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="named")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["release", "person"], name="named_reviewer_once")
+        ]
+
+
+class PersonalCopy(models.Model):
+    """The members of a bundle that name who received it, signed for one person.
+
+    Everything else of the copy is the release's one bundle; the weights bear no mark.
+    """
+
+    release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="copies")
+    person = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    crate = models.BinaryField()
+    envelope = models.BinaryField()
+    statement_sha256 = models.CharField(max_length=64)  # what a revocation names
+    bundle_sha256 = models.CharField(max_length=64)  # of the whole copy
+    bundle_bytes = models.PositiveBigIntegerField()
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["release", "person"], name="personal_copy_once")
         ]
 
 

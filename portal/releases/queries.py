@@ -8,10 +8,13 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 
 from policies.document import Policy
-from policies.review import Case, Decision
+from policies.errors import UserError
+from policies.lifting import lifted
+from policies.review import Case, Decision, check_can_be_named
 from policies.workflow import APPLICANT, RELEASE, STEWARD
 from portal.accounts.models import Person
-from portal.accounts.queries import roles_of
+from portal.accounts.queries import roles_in_force, roles_of
+from portal.audit.record import record_view
 from portal.catalog.queries import policy_of
 from portal.jobs import queries as jobs
 from portal.jobs.examination import canonical
@@ -19,6 +22,7 @@ from portal.jobs.models import Artefact, Job
 from portal.jobs.queries import case_of_job, is_insider, may_examine
 from portal.releases.models import Release, ReleaseVote, RevocationList
 from portal.voting.ballots import Ballot, VotingView, ballot_of, seen_by
+from portal.voting.parties import party
 
 
 def releases_visible_to(person: Person) -> QuerySet[Release]:
@@ -56,8 +60,17 @@ def listed(rows: QuerySet[Release]) -> QuerySet[Release]:
 
 
 # What the voting on a release asks for, and with the job's own surroundings its page.
-VOTING = ("artefacts", "recusals", "votes", "job__grant__analysts", "job__inspection__findings")
-AROUND = (*VOTING, *(f"job__{name}" for name in jobs.AROUND))
+VOTING = (
+    "artefacts",
+    "recusals",
+    "votes",
+    "named",
+    "job__grant__analysts",
+    "job__inspection__findings",
+    "job__lifts__steward",
+    "job__releases__named",
+)
+AROUND = (*VOTING, "copies", *(f"job__{name}" for name in jobs.AROUND))
 
 
 def surround(release: Release) -> Release:
@@ -83,6 +96,12 @@ def may_vote_on(person: Person, *, most: int) -> list[Release]:
 def policy_for(release: Release) -> Policy:
     """Return the policy under which a release is judged."""
     return policy_of(release.job.version.dataset)
+
+
+def voting_policy(release: Release) -> Policy:
+    """Return the policy under which a release is voted on: stricter where a block was lifted."""
+    policy = policy_for(release)
+    return lifted(policy) if jobs.blocking(release.job.inspection) else policy
 
 
 def leaving(job: Job, *, weights: bool) -> list[Artefact]:
@@ -131,6 +150,9 @@ def digest_of(release: Release) -> str:
     }
     if job.inspection.sanitising:
         value["sanitising"] = job.inspection.sanitising
+    lift = jobs.lift_of(job)
+    if lift is not None:
+        value["lift"] = [lift.steward_id, lift.reason, lift.bound_to]
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
@@ -150,12 +172,13 @@ def case_of(release: Release) -> Case:
         conflict_declared=case.conflict_declared,
         bound_to=case.bound_to,
         recused=recused,
+        named=case.named,
     )
 
 
 def ballot_on(release: Release) -> Ballot[ReleaseVote]:
     """Return the voting on a release as it stands."""
-    return ballot_of("release", case_of(release), policy_for(release), release.votes.all())
+    return ballot_of("release", case_of(release), voting_policy(release), release.votes.all())
 
 
 def decision_on(release: Release) -> Decision:
@@ -178,11 +201,33 @@ def actions_for(release: Release, viewer: Person) -> tuple[str, ...]:
             found.append("link")
     if release.job.version.dataset.steward_id == viewer.pk and "steward" in roles_of(viewer):
         found += RELEASE.actions(release.state, STEWARD)
+        if release.proprietary and release.state == "in_review":
+            found.append("name")
     if voting_for(release, viewer).may_vote:
         found += ["vote", "recuse"]
     if may_examine(release.job, viewer):
         found.append("examine")
     return tuple(found)
+
+
+def may_be_named(release: Release) -> QuerySet[Person]:
+    """Return the reviewers whom the steward may still name for a proprietary network."""
+    named = release.named.values("person")
+    fit = []
+    reviewers = roles_in_force().filter(role="reviewer").values("person")
+    for person in Person.objects.filter(pk__in=reviewers).exclude(pk__in=named):
+        try:
+            check_can_be_named(case_of(release), party(person), voting_policy(release))
+        except UserError:
+            continue
+        fit.append(person.pk)
+    return Person.objects.filter(pk__in=fit).order_by("name")
+
+
+def note_view(release: Release, viewer: Person) -> None:
+    """Record that somebody who examines looked at a proprietary release, before it is shown."""
+    if release.proprietary and may_examine(release.job, viewer):
+        record_view("release.read", by=viewer, about=release)
 
 
 def history_of(release: Release) -> QuerySet[Release]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from policies.checklist import LINES
 from portal.accounts.models import Person
 from portal.accounts.serializers import PersonBriefly
 from portal.jobs.models import Artefact
 from portal.jobs.queries import may_examine, may_see_figures
 from portal.jobs.serializers import InspectionSerializer
 from portal.releases import queries
-from portal.releases.models import Release
-from portal.voting.serializers import VotingSerializer, voting_facts
+from portal.releases.models import Lift, Release
+from portal.voting.serializers import VoteInput, VotingSerializer, voting_facts
 
 
 class ArtefactSerializer(serializers.ModelSerializer[Artefact]):
@@ -41,13 +43,14 @@ class BundleSerializer(serializers.Serializer[Any]):
     released_at = serializers.DateTimeField(allow_null=True)
 
 
-def bundle_facts(release: Release) -> dict[str, Any]:
-    """Return the facts of a release's bundle."""
+def bundle_facts(release: Release, viewer: Person) -> dict[str, Any]:
+    """Return the facts of a release's bundle: of the viewer's own copy, where they have one."""
+    own = next((copy for copy in release.copies.all() if copy.person_id == viewer.pk), release)
     return {
         "ready": bool(release.bundle_object),
-        "sha256": release.bundle_sha256,
-        "bytes": release.bundle_bytes,
-        "statement_sha256": release.statement_sha256,
+        "sha256": own.bundle_sha256,
+        "bytes": own.bundle_bytes,
+        "statement_sha256": own.statement_sha256,
         "released_at": release.released_at,
     }
 
@@ -90,6 +93,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     bundle = serializers.SerializerMethodField()
     history = serializers.SerializerMethodField()
     advice = serializers.SerializerMethodField()
+    checklist = serializers.SerializerMethodField()
 
     class Meta:
         model = Release
@@ -106,6 +110,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "note",
             "round",
             "conflict_declared",
+            "proprietary",
             "artefacts",
             "inspection",
             "voting",
@@ -114,6 +119,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "bundle",
             "history",
             "advice",
+            "checklist",
             "actions",
             "created_at",
             "approved_at",
@@ -139,12 +145,18 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
         view = queries.voting_for(release, self._viewer())
         return voting_facts(view, shows_digest=shows_digest)
 
+    @extend_schema_field(serializers.ListField(child=serializers.DictField()))
+    def get_checklist(self, release: Release) -> list[dict[str, str]]:
+        """What the policy asks a reviewer to have looked at."""
+        asked = queries.policy_for(release).review.checklist
+        return [{"name": n, "sentence": gettext(s)} for n, s in LINES.items() if n in asked]
+
     def get_actions(self, release: Release) -> list[str]:
         return list(queries.actions_for(release, self._viewer()))
 
     @extend_schema_field(BundleSerializer)
     def get_bundle(self, release: Release) -> dict[str, Any]:
-        return bundle_facts(release)
+        return bundle_facts(release, self._viewer())
 
     @extend_schema_field(ReleaseBriefly(many=True))
     def get_history(self, release: Release) -> Any:
@@ -166,6 +178,35 @@ class ProposalInput(serializers.Serializer[Any]):
     job = serializers.IntegerField()
     note = serializers.CharField(required=False, allow_blank=True, default="")
     conflict_declared = serializers.BooleanField(required=False, default=False)
+    proprietary = serializers.BooleanField(
+        required=False, default=False, help_text="only reviewers that the steward names see it"
+    )
+
+
+class ReviewInput(VoteInput):
+    """A vote on exactly what ``bound_to`` names, with what was looked at."""
+
+    looked_at = serializers.ListField(
+        child=serializers.CharField(max_length=40),
+        required=False,
+        default=list,
+        max_length=40,
+        help_text="lines of the release's checklist; an approval needs all of them",
+    )
+
+
+class NamesInput(serializers.Serializer[Any]):
+    """Reviewers by their addresses."""
+
+    reviewers = serializers.ListField(child=serializers.EmailField(), min_length=1, max_length=20)
+
+
+class LiftSerializer(serializers.ModelSerializer[Lift]):
+    """That a soft block was lifted, and why."""
+
+    class Meta:
+        model = Lift
+        fields = ("job", "reason", "at")
 
 
 class AgainInput(serializers.Serializer[Any]):

@@ -11,7 +11,7 @@ from django.utils import timezone
 from portal import leases
 from portal.audit.record import record
 from portal.leases import free
-from portal.releases import bundling
+from portal.releases import bundling, personal
 from portal.releases.models import Release
 from portal.tasking import hint, task
 
@@ -53,6 +53,14 @@ def build(release_id: int) -> None:
                 "job__version__dataset__steward",
             ).get(pk=release_id)
             bundling.build(release, lease)
+
+
+@task("releases.copy")
+def copy(release_id: int) -> None:
+    """Make the copies of a released bundle that somebody of the grant still lacks."""
+    release = Release.objects.filter(pk=release_id, state="released").first()
+    if release is not None:
+        personal.complete(release)
 
 
 @task("releases.sign_revocations", queue="short")

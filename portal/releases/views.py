@@ -27,7 +27,13 @@ from portal.pages.reader import reader
 from portal.pages.steps import drawn
 from portal.releases import actions, queries
 from portal.releases.evidence import ledger_after
-from portal.releases.forms import ProposalForm, ReviewForm, RevocationForm
+from portal.releases.forms import (
+    AgainForm,
+    NameForm,
+    ProposalForm,
+    ReviewForm,
+    RevocationForm,
+)
 from portal.releases.models import Release
 from portal.releases.review import ledger_rows, looked_for
 from portal.releases.serializers import bundle_facts
@@ -77,6 +83,7 @@ def new(request: HttpRequest, job: int) -> HttpResponse:
                     job=row,
                     note=form.cleaned_data["note"],
                     conflict=form.cleaned_data["conflict_declared"],
+                    proprietary=form.cleaned_data["proprietary"],
                 )
             except Denied:
                 raise
@@ -127,6 +134,8 @@ def page_of(
     findings = of_job["report"]["findings"] if of_job["report"] else []
     decides = bool(roles_of(person) & {"reviewer", "auditor", "steward"})
     insider = jobs.is_insider(row.job, person)
+    may = queries.actions_for(row, person)
+    queries.note_view(row, person)
     context: dict[str, Any] = {
         **of_job,
         "row": row,
@@ -141,16 +150,22 @@ def page_of(
         "insider": insider,
         **shown(
             voting,
-            vote_form=review_form or ReviewForm(initial={"bound_to": voting.bound_to}),
+            vote_form=review_form
+            or ReviewForm(
+                initial={"bound_to": voting.bound_to},
+                checklist=queries.policy_for(row).review.checklist,
+            ),
             page="release",
         ),
         "shows_voting": decides and not insider,
         "changed": row.state == "in_review" and row.bound_to != voting.bound_to,
-        "may": queries.actions_for(row, person),
+        "may": may,
         "revocation_form": revocation_form or RevocationForm(),
         "proposal_form": proposal_form
-        or ProposalForm(initial={"note": row.note, "conflict_declared": row.conflict_declared}),
-        "bundle": bundle_facts(row),
+        or AgainForm(initial={"note": row.note, "conflict_declared": row.conflict_declared}),
+        "name_form": NameForm(people=queries.may_be_named(row)) if "name" in may else None,
+        "named": [one.person for one in row.named.all()],
+        "bundle": bundle_facts(row, person),
         "building": row.state == "approved",
         "link": link,
     }
@@ -185,7 +200,7 @@ def propose_again(request: HttpRequest, pk: int) -> HttpResponse:
     """Answer the reviewers who returned a release."""
     person = reader(request)
     row = get_object_or_404(Release.objects.all(), pk=pk)
-    form = ProposalForm(request.POST)
+    form = AgainForm(request.POST)
     if form.is_valid():
         try:
             actions.propose_again(

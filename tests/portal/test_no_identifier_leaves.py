@@ -33,6 +33,7 @@ from rapidocr import RapidOCR
 
 import bundle
 from deid.spellings import is_telling
+from policies.document import default_policy
 from portal import keys, workplace
 from portal.accounts.models import Person
 from portal.audit.models import Event
@@ -288,6 +289,7 @@ def release(cast: Cast, tmp_path: Path) -> Path:
             choice="approve",
             bound_to=release_queries.digest_of(proposed),
             comment="Within the rules.",
+            looked_at=default_policy().review.checklist,
         )
     release_tasks.build(proposed.pk)
     proposed.refresh_from_db()

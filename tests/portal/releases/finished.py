@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from policies.document import default_policy
 from portal.access.models import Grant
 from portal.jobs import actions, storage
 from portal.jobs.models import Artefact, Finding, Inspection, Job
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import training
 
+ALL = default_policy().review.checklist  # what an approving reviewer ticks
 WEIGHTS = save({"0.weight": np.ones((4, 1, 3, 3), np.float32)}, metadata={"format": "pt"})
 
 

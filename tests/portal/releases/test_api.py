@@ -95,7 +95,11 @@ def test_the_main_job_over_http(cast: Cast, api: SignIn, tmp_path: Path) -> None
         assert seen["voting"]["votes"] == []
         assert ok(client.get(f"/api/v1/jobs/{job}"))["operator"]["backend"] == "bubblewrap"
         ok(client.get(f"/api/v1/jobs/{job}/log"))
-        ballot = {"choice": "approve", "bound_to": seen["voting"]["bound_to"]}
+        ballot = {
+            "choice": "approve",
+            "bound_to": seen["voting"]["bound_to"],
+            "looked_at": [line["name"] for line in seen["checklist"]],
+        }
         ok(client.post(f"{there}/votes", ballot, format="json"), 201)
     assert ok(company.get(there))["state"] == "approved"
     tasks.build(release["id"])

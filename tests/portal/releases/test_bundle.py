@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -17,6 +19,7 @@ import bundle
 from policies.errors import Conflict, Denied
 from portal import keys
 from portal.access.models import Grant
+from portal.accounts.models import Person
 from portal.audit import chain
 from portal.audit.models import Event
 from portal.audit.verify import verify as verify_trail
@@ -25,17 +28,21 @@ from portal.releases import actions, bundling, downloads, queries, tasks
 from portal.releases.models import DownloadLink, Release
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
-from tests.portal.releases.finished import WEIGHTS, finished_job
+from tests.portal.releases.finished import ALL, WEIGHTS, finished_job
 
 pytestmark = pytest.mark.django_db
 
 
-def released(cast: Cast) -> Release:
+def released(cast: Cast, **options: Any) -> Release:
     """Return a release that has left."""
-    release = actions.propose(by=cast.applicant, job=finished_job(cast))
+    release = actions.propose(by=cast.applicant, job=finished_job(cast, **options))
     for reviewer in cast.reviewers[:2]:
         actions.cast_vote(
-            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+            by=reviewer,
+            release=release,
+            choice="approve",
+            bound_to=queries.digest_of(release),
+            looked_at=ALL,
         )
     tasks.build(release.pk)
     release.refresh_from_db()
@@ -60,6 +67,7 @@ def test_the_bundle_holds_offline_and_says_how_it_came_to_be(cast: Cast, tmp_pat
     with zipfile.ZipFile(path) as packed:
         assert packed.read("model.safetensors") == WEIGHTS
         metrics = json.loads(packed.read("metrics.json"))
+        assert b"AUC by patient" in packed.read("MODEL_CARD.svg")
         text = b"".join(packed.read(name) for name in packed.namelist()).decode("latin-1")
     assert metrics["official"]["patient"]["auc"]["value"] == 0.9
     evidence = verified.evidence
@@ -115,6 +123,80 @@ def test_the_pages_name_the_key_as_verify_does(cast: Cast, client: Client) -> No
         assert all(name in shown for name in names)
 
 
+def fetch(release: Release, person: Person, folder: Path) -> Path:
+    _link, token = downloads.create_link(by=person, release=release)
+    _release, stream, size = downloads.use_link(by=person, token=token)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{person.pk}.zip"
+    with stream:
+        path.write_bytes(stream.read())
+    assert path.stat().st_size == size
+    return path
+
+
+def test_each_recipient_s_copy_bears_their_mark_and_the_same_weights(
+    cast: Cast, tmp_path: Path
+) -> None:
+    release = released(cast)
+    public = keys.public_keys("release").values()
+    held = {}
+    for person in (cast.applicant, cast.analyst):
+        path = fetch(release, person, tmp_path / "copies")
+        verified = bundle.verify(path, public)
+        assert verified.held, verified.lines
+        assert verified.recipient == person.pseudonym
+        with zipfile.ZipFile(path) as packed:
+            held[person.pk] = {name: packed.read(name) for name in packed.namelist()}
+        event = Event.objects.filter(action="download").latest("pk")
+        assert event.details["recipient"] == person.pseudonym
+        assert event.details["statement_sha256"] == verified.bundle
+        assert event.details["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    one, other = held.values()
+    differ = {name for name in one if one[name] != other[name]}
+    assert differ == {"evidence.dsse.json", "ro-crate-metadata.json"}
+    assert one["model.safetensors"] == WEIGHTS
+    # Whose copy was found somewhere is read off it, and one who wipes the mark breaks it.
+    assert cast.analyst.pseudonym.encode() in other["ro-crate-metadata.json"]
+    path = tmp_path / "wiped.zip"
+    data = fetch(release, cast.analyst, tmp_path / "copies").read_bytes()
+    mark = cast.analyst.pseudonym.encode()
+    path.write_bytes(data.replace(mark, b"x" * len(mark)))
+    assert not bundle.verify(path, public).held
+
+
+def test_every_copy_is_in_the_audit_chain_and_revoked_with_the_release(
+    cast: Cast, tmp_path: Path
+) -> None:
+    release = released(cast, grant=cast.granted(purpose="education"))  # figures alone
+    path = fetch(release, cast.analyst, tmp_path)
+    public = keys.public_keys("release")
+    verified = bundle.verify(path, public.values())
+    event = Event.objects.get(action="release.copy")
+    assert event.details["statement_sha256"] == verified.bundle
+    actions.revoke(by=cast.steward, release=release, reason="A wrong table.")
+    tasks.sign_revocations()
+    newest = queries.revocation_list()
+    assert newest is not None
+    listed = tmp_path / "revocations.json"
+    listed.write_text(newest.document)
+    answer = bundle.verify(path, public.values(), revocations=listed)
+    assert [line.code for line in answer.lines if not line.held] == ["revoked"]
+
+
+def test_who_joined_after_the_release_gets_a_copy_of_their_own(cast: Cast, tmp_path: Path) -> None:
+    release = released(cast)
+    release.job.grant.analysts.add(cast.stranger)
+    with pytest.raises(Conflict) as waits:
+        downloads.create_link(by=cast.stranger, release=release)
+    assert waits.value.code == "download.copy"
+    tasks.copy(release.pk)
+    tasks.copy(release.pk)
+    assert Event.objects.filter(action="release.copy").count() == 2
+    path = fetch(release, cast.stranger, tmp_path)
+    verified = bundle.verify(path, keys.public_keys("release").values())
+    assert (verified.held, verified.recipient) == (True, cast.stranger.pseudonym)
+
+
 def test_a_doubled_message_builds_once(cast: Cast) -> None:
     release = released(cast)
     tasks.build(release.pk)
@@ -130,7 +212,11 @@ def test_nothing_leaves_under_a_stopped_grant(cast: Cast, state: str) -> None:
     release = actions.propose(by=cast.applicant, job=finished_job(cast))
     for reviewer in cast.reviewers[:2]:
         actions.cast_vote(
-            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+            by=reviewer,
+            release=release,
+            choice="approve",
+            bound_to=queries.digest_of(release),
+            looked_at=ALL,
         )
     Grant.objects.update(state=state)
     tasks.build(release.pk)
@@ -146,8 +232,8 @@ def test_a_link_is_used_once_by_its_person(cast: Cast) -> None:
     release = released(cast)
     link, token = downloads.create_link(by=cast.analyst, release=release)
     assert token not in str(DownloadLink.objects.values().get())
-    _release, stream = downloads.use_link(by=cast.analyst, token=token)
-    assert len(stream.read()) == release.bundle_bytes
+    _release, stream, size = downloads.use_link(by=cast.analyst, token=token)
+    assert len(stream.read()) == size
     with pytest.raises(Denied) as used:
         downloads.use_link(by=cast.analyst, token=token)
     assert used.value.code == "download.used"
@@ -242,7 +328,11 @@ def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch)
     release = actions.propose(by=cast.applicant, job=finished_job(cast))
     for reviewer in cast.reviewers[:2]:
         actions.cast_vote(
-            by=reviewer, release=release, choice="approve", bound_to=queries.digest_of(release)
+            by=reviewer,
+            release=release,
+            choice="approve",
+            bound_to=queries.digest_of(release),
+            looked_at=ALL,
         )
     with pytest.raises(CannotRun):
         tasks.build(release.pk)

@@ -19,7 +19,7 @@ from portal.releases.models import Release, ReleaseVote
 from portal.voting import casting
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
-from tests.portal.releases.finished import blocked, finished_job
+from tests.portal.releases.finished import ALL, blocked, finished_job
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +38,7 @@ def vote(release: Release, voter: Person, choice: str = "approve", bound_to: str
         choice=choice,
         bound_to=bound_to or queries.digest_of(fresh),
         comment="Because.",
+        looked_at=ALL if choice == "approve" else (),
     )
     release.refresh_from_db()
 
@@ -290,7 +291,7 @@ def test_two_reviewers_at_one_instant_decide_once(cast: Cast) -> None:
 
     def cast_by(reviewer: Person):
         return lambda: actions.cast_vote(
-            by=reviewer, release=release, choice="approve", bound_to=bound_to
+            by=reviewer, release=release, choice="approve", bound_to=bound_to, looked_at=ALL
         )
 
     assert at_once(*(cast_by(reviewer) for reviewer in cast.reviewers[:2])) == [None, None]
