@@ -272,6 +272,17 @@ class StagingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryPolicy:
+    """When earlier releases of a dataset are worth a notice to reviewers."""
+
+    near_distance: Annotated[float, Higher(0.0, 1.4)]
+    near_releases: Annotated[int, Lower(2, 1000)]
+    small_bits: Annotated[int, Higher(0, 2**50)]
+    small_releases: Annotated[int, Lower(2, 1000)]
+    window_days: Annotated[int, Higher(1, 36600)]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole policy of an installation or of one dataset."""
 
@@ -283,6 +294,7 @@ class Policy:
     submission: SubmissionPolicy
     release: ReleasePolicy
     ledger: LedgerPolicy
+    history: HistoryPolicy
     isolation: IsolationPolicy
     staging: StagingPolicy
 

@@ -19,6 +19,7 @@ from portal.leases import Lease
 from portal.workplace import temporary
 from sandbox_runner.inspection import Report
 from sandbox_runner.inspection import inspect as examine
+from sandbox_runner.inspection.sketch import Sketch, sketch
 from sandbox_runner.stage import DataFault
 
 
@@ -41,8 +42,9 @@ def inspect(job: Job, lease: Lease, node: Node) -> None:
         ledger.charge_sealed(job)
     with temporary(workdir.temporary_name(job, "inspect")) as folder:
         report = _examine(job, lease, policy, data, folder)
+        drawn = _sketch(job, policy, folder / "artefacts")
         rewritten = _keep_sanitised(job, report)
-        _finish(job, lease, report, rewritten)
+        _finish(job, lease, report, rewritten, drawn)
     staging.leave(job)
 
 
@@ -66,6 +68,12 @@ def _examine(job: Job, lease: Lease, policy: Policy, data: Path, folder: Path) -
     if {each.path: each.sha256 for each in artefacts} != dict(report.digests):
         raise DataFault("what was inspected is not what was collected")
     return report
+
+
+def _sketch(job: Job, policy: Policy, folder: Path) -> Sketch:
+    """Return the projection of the job's own weights, which earlier releases are compared with."""
+    rows = Artefact.objects.filter(job=job, origin="job", kind="weights")
+    return sketch({row.path: folder / row.path for row in rows}, policy.release)
 
 
 def _keep_sanitised(job: Job, report: Report) -> list[Artefact]:
@@ -95,7 +103,9 @@ def _keep_sanitised(job: Job, report: Report) -> list[Artefact]:
     return rows
 
 
-def _finish(job: Job, lease: Lease, report: Report, rewritten: list[Artefact]) -> None:
+def _finish(
+    job: Job, lease: Lease, report: Report, rewritten: list[Artefact], drawn: Sketch
+) -> None:
     public = [finding.public() for finding in report.findings]
     whole = canonical([finding.as_mapping() for finding in report.findings])
     official = json.loads(canonical(dict(report.official)))
@@ -125,6 +135,7 @@ def _finish(job: Job, lease: Lease, report: Report, rewritten: list[Artefact]) -
             official=official,
             metrics=metrics,
             sanitising=sanitising,
+            sketch={"architecture": drawn.architecture, "sums": list(drawn.sums)},
             report_sha256=digest,
             internal_object=kept.object_name,
             internal_key=kept.wrapped_key,

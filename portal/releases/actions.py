@@ -24,6 +24,7 @@ from portal.jobs import ledger
 from portal.jobs.models import Job
 from portal.jobs.queries import is_independent_steward, is_insider, propose_block
 from portal.releases import queries
+from portal.releases.history import notices_for
 from portal.releases.models import Release, ReleaseRecusal, ReleaseStep, ReleaseVote
 from portal.tasking import hint
 from portal.voting import casting
@@ -116,11 +117,14 @@ def _propose(by: Person, job: Job, note: str, conflict: bool, proprietary: bool)
         ledger_before=ledger.summary(job, policy),
     )
     release.artefacts.set(artefacts)
+    release.notices = notices_for(release)
+    release.save(update_fields=["notices"])
     ReleaseStep.objects.create(release=release, state=release.state)
     details = {
         "job": job.pk,
         "artefacts": {artefact.path: artefact.sha256 for artefact in artefacts},
         "proprietary": proprietary,
+        "notices": [notice["rule"] for notice in release.notices],
     }
     record("release.propose", by=by, about=release, details=details)
     _open(locked(release))
@@ -150,7 +154,12 @@ def propose_again(
         if conflict is not None:
             release.conflict_declared = conflict
             release.save(update_fields=["conflict_declared"])
-        changes = {"note": _note(note), "round": release.round + 1, "reason": ""}
+        changes = {
+            "note": _note(note),
+            "round": release.round + 1,
+            "reason": "",
+            "notices": notices_for(release),
+        }
         move(release, "propose", APPLICANT, by=by, **changes)
         _open(release)
     return release

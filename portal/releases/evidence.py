@@ -68,6 +68,8 @@ def evidence_of(release: Release) -> dict[str, Any]:
             for vote in votes.select_related("voter")
         ],
         "lifted": _lifted(release),
+        # Which releases and whose they were stays among the reviewers.
+        "history": [{"rule": row["rule"], "message": row["message"]} for row in release.notices],
         "access": {
             "grant": grant.pk,
             "purpose": grant.purpose,

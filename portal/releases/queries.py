@@ -150,6 +150,8 @@ def digest_of(release: Release) -> str:
     }
     if job.inspection.sanitising:
         value["sanitising"] = job.inspection.sanitising
+    if release.notices:
+        value["notices"] = release.notices
     lift = jobs.lift_of(job)
     if lift is not None:
         value["lift"] = [lift.steward_id, lift.reason, lift.bound_to]

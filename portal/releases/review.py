@@ -83,6 +83,31 @@ def looked_for(findings: Iterable[Mapping[str, Any]]) -> list[Looked]:
     ]
 
 
+# The figures of policies.history.Notice, as a reviewer reads them.
+FIGURES: Mapping[str, str] = {
+    "releases": gettext_noop("releases"),
+    "nearest": gettext_noop("distance of the nearest (0: the same, 1.4: unrelated)"),
+    "organisations": gettext_noop("organisations"),
+    "bits": gettext_noop("bits together"),
+}
+
+
+def notice_words(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the notices of the history in the reader's language."""
+    return [
+        {
+            "message": gettext(row["message"]),
+            "figures": [
+                (gettext(FIGURES[name]), value)
+                for name, value in row["evidence"].items()
+                if name in FIGURES
+            ],
+            "releases": row["releases"],
+        }
+        for row in rows
+    ]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the ledger before and after; ``limit`` is None where nothing bounds it."""

@@ -94,6 +94,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
     history = serializers.SerializerMethodField()
     advice = serializers.SerializerMethodField()
     checklist = serializers.SerializerMethodField()
+    notices = serializers.SerializerMethodField()
 
     class Meta:
         model = Release
@@ -120,6 +121,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "history",
             "advice",
             "checklist",
+            "notices",
             "actions",
             "created_at",
             "approved_at",
@@ -144,6 +146,10 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
         shows_digest = may_see_figures(release.job, self._viewer())
         view = queries.voting_for(release, self._viewer())
         return voting_facts(view, shows_digest=shows_digest)
+
+    def get_notices(self, release: Release) -> list[dict[str, Any]] | None:
+        """What the dataset's earlier releases say of this one: for who examines."""
+        return release.notices if may_examine(release.job, self._viewer()) else None
 
     @extend_schema_field(serializers.ListField(child=serializers.DictField()))
     def get_checklist(self, release: Release) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ from portal.releases.forms import (
     RevocationForm,
 )
 from portal.releases.models import Release
-from portal.releases.review import ledger_rows, looked_for
+from portal.releases.review import ledger_rows, looked_for, notice_words
 from portal.releases.serializers import bundle_facts
 from portal.voting.pages import shown
 
@@ -147,6 +147,7 @@ def page_of(
         "curves": _curves(row, person),
         "history": queries.history_of(row)[:HISTORY] if examines else [],
         "examines": examines,
+        "notices": notice_words(row.notices) if examines else [],
         "insider": insider,
         **shown(
             voting,

@@ -82,6 +82,9 @@ def test_weights_are_measured_on_the_sealed_split(cast: Cast) -> None:
     findings = [(f.rule, f.severity) for f in job.inspection.findings.all()]
     assert job.inspection.verdict != "block", findings
     assert job.inspection.official["patient"]["auc"]["value"] == 1
+    # By which the releases of one dataset are compared.
+    assert len(job.inspection.sketch["architecture"]) == 64
+    assert any(job.inspection.sketch["sums"])
     assert leftovers() == []
 
 
