@@ -135,7 +135,7 @@ def _finish(
             official=official,
             metrics=metrics,
             sanitising=sanitising,
-            sketch={"architecture": drawn.architecture, "sums": list(drawn.sums)},
+            sketch=drawn.as_mapping(),
             report_sha256=digest,
             internal_object=kept.object_name,
             internal_key=kept.wrapped_key,

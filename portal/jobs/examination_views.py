@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 from portal.access.api import attachment
 from portal.catalog.queries import policy_of
 from portal.jobs import queries
+from portal.jobs.code_diff import DiffFile, differences
 from portal.jobs.code_listing import listing
 from portal.jobs.models import Job, Submission
 from portal.pages.reader import reader
@@ -74,6 +75,35 @@ def code(request: HttpRequest, pk: int) -> HttpResponse:
         "examines": examines,
     }
     return _page(request, "jobs/code.html", context)
+
+
+@require_safe
+@login_required
+@cache_control(no_store=True)
+def changes(request: HttpRequest, pk: int) -> HttpResponse:
+    """What changed since the organisation's last released submission on this dataset."""
+    person = reader(request)
+    submission = get_object_or_404(
+        Submission.objects.select_related("grant__version__dataset", "grant__unit"), pk=pk
+    )
+    policy = policy_of(submission.grant.version.dataset)
+    new = listing(queries.open_code(by=person, submission=submission), None, policy)
+    before, kept = queries.released_before(submission), False
+    found: list[DiffFile] = []
+    if before is not None and not queries.may_read_code(before, person):
+        before, kept = None, True
+    if before is not None:
+        old = listing(queries.open_code(by=person, submission=before), None, policy)
+        found = differences(old, new)
+    context = {
+        "submission": submission,
+        "job": submission.jobs.order_by("-pk")[0],
+        "before": before,
+        "kept": kept,
+        "files": [file for file in found if file.kind != "same"],
+        "same": sum(file.kind == "same" for file in found),
+    }
+    return _page(request, "jobs/changes.html", context)
 
 
 @require_safe

@@ -258,7 +258,8 @@ class Inspection(models.Model):
     metrics = models.JSONField(default=dict)  # the job's own, rounded and suppressed as may leave
     # How weights were rewritten, what they can still carry, and the official metrics before.
     sanitising = models.JSONField(default=dict)
-    # A projection of the weights, by which releases are compared (inspection/sketch.py).
+    # The network's tensors, and a projection of the weights by which releases are compared
+    # (sandbox_runner/inspection/sketch.py). For who examines.
     sketch = models.JSONField(default=dict, blank=True)
     report_sha256 = models.CharField(max_length=64)  # of the public report and the internal one
     # Findings' internal parts (pictures, samples, subjects): encrypted, for reviewers only.

@@ -354,6 +354,21 @@ def open_code(*, by: Person, submission: Submission) -> BinaryIO:
     return storage.open_archive(submission)
 
 
+def released_before(submission: Submission) -> Submission | None:
+    """Return the last submission of the same organisation on this dataset that was released."""
+    return (
+        Submission.objects.filter(
+            pk__lt=submission.pk,
+            grant__version__dataset=submission.grant.version.dataset_id,
+            grant__unit__organisation=submission.grant.unit.organisation_id,
+            jobs__releases__state__in=("released", "revoked"),
+        )
+        .select_related("grant__version__dataset")
+        .order_by("-pk")
+        .first()
+    )
+
+
 def internal_findings(*, by: Person, job: Job) -> bytes:
     """Return the internal part of an inspection (JSON) for who may examine it; recorded."""
     _examined("inspection.internal.read", by=by, job=job)

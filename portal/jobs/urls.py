@@ -13,5 +13,6 @@ urlpatterns = [
     path("jobs/<int:pk>/log/", examination_views.log, name="job-log"),
     path("jobs/<int:pk>/findings/", examination_views.internal, name="job-internal"),
     path("submissions/<int:pk>/code/", examination_views.code, name="submission-code"),
+    path("submissions/<int:pk>/changes/", examination_views.changes, name="submission-changes"),
     path("submissions/<int:pk>/archive/", examination_views.archive, name="submission-archive"),
 ]

@@ -147,6 +147,9 @@ def page_of(
         "curves": _curves(row, person),
         "history": queries.history_of(row)[:HISTORY] if examines else [],
         "examines": examines,
+        "network": row.job.inspection.sketch
+        if examines and not jobs.is_kept_from(row.job, person)
+        else {},
         "notices": notice_words(row.notices) if examines else [],
         "insider": insider,
         **shown(

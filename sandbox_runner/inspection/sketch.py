@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,15 +21,30 @@ from policies.document import ReleasePolicy
 from sandbox_runner.inspection.safetensors_file import Malformed, read_header, values
 
 SUMS: Final = 256
+MOST_TOLD: Final = 200
 _BLOCK: Final = 1 << 20  # numbers at once; a multiple of SUMS and of 8
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """``architecture`` is a digest of the tensors' names and shapes; ``sums`` the projection."""
+    """``architecture`` is a digest of the tensors' names and shapes; ``sums`` the projection.
+
+    ``tensors`` are file, name, type and shape of each.
+    """
 
     architecture: str = ""
     sums: tuple[float, ...] = ()
+    tensors: tuple[tuple[str, str, str, tuple[int, ...]], ...] = ()
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Return plain values: the projection, and what reviewers are told of the network."""
+        return {
+            "architecture": self.architecture,
+            "sums": list(self.sums),
+            "parameters": sum(math.prod(shape) for _file, _name, _type, shape in self.tensors),
+            "count": len(self.tensors),
+            "tensors": [[f, n, t, list(shape)] for f, n, t, shape in self.tensors[:MOST_TOLD]],
+        }
 
 
 def sketch(files: Mapping[str, Path], policy: ReleasePolicy) -> Sketch:
@@ -37,11 +53,13 @@ def sketch(files: Mapping[str, Path], policy: ReleasePolicy) -> Sketch:
     Empty where there are none, or where one is not as it must be: then it does not leave either.
     """
     sums, shapes, position = np.zeros(SUMS), [], 0
+    tensors: list[tuple[str, str, str, tuple[int, ...]]] = []
     try:
         for name in sorted(files):
             header = read_header(files[name], policy)
             for tensor in sorted(header.tensors, key=lambda tensor: tensor.name):
                 shapes.append([name, tensor.name, list(tensor.shape)])
+                tensors.append((name, tensor.name, tensor.dtype, tensor.shape))
                 flat = np.ravel(values(files[name], header, tensor))
                 for start in range(0, flat.size, _BLOCK):
                     sums += _add(flat[start : start + _BLOCK], position)
@@ -51,7 +69,7 @@ def sketch(files: Mapping[str, Path], policy: ReleasePolicy) -> Sketch:
     if not shapes:
         return Sketch()
     digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
-    return Sketch(digest, tuple(float(f"{value:.6g}") for value in sums))
+    return Sketch(digest, tuple(float(f"{value:.6g}") for value in sums), tuple(tensors))
 
 
 def _add(numbers: np.ndarray, position: int) -> np.ndarray:
