@@ -35,10 +35,13 @@ def _any(pk: int) -> Release:
     return get_object_or_404(Release.objects.all(), pk=pk)
 
 
-def _answer(request: Request, pk: int, status: int = 200) -> Response:
-    row = get_object_or_404(queries.releases_visible_to(signed_in(request)), pk=pk)
+def _answer(request: Request, pk: int, status: int = 200, *, looks: bool = False) -> Response:
+    person = signed_in(request)
+    row = queries.surround(get_object_or_404(queries.releases_visible_to(person), pk=pk))
+    if looks:
+        queries.note_view(row, person)
     context = {"request": request}
-    shown = shapes.ReleaseSerializer(queries.surround(row), context=context).data
+    shown = shapes.ReleaseSerializer(row, context=context).data
     return Response(shown, status=status)
 
 
@@ -77,9 +80,7 @@ class OneRelease(APIView):
 
     @extend_schema(responses=shapes.ReleaseSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        person = signed_in(request)
-        queries.note_view(get_object_or_404(queries.releases_visible_to(person), pk=pk), person)
-        return _answer(request, pk)
+        return _answer(request, pk, looks=True)
 
 
 class ProposeAgain(APIView):
