@@ -31,11 +31,12 @@ class PersonalMembers:
 
 
 def personal(
-    stream: IO[bytes], *, recipient: str, signing_key: Ed25519PrivateKey
-) -> PersonalMembers:
-    """Return the members of ``recipient``'s copy of a bundle that ``signing_key`` signed.
+    stream: IO[bytes], *, recipients: Iterable[str], signing_key: Ed25519PrivateKey
+) -> list[PersonalMembers]:
+    """Return the members of each recipient's copy of a bundle that ``signing_key`` signed.
 
-    Raises :class:`bundle.faults.Fault` for anything but such a bundle.
+    The bundle is read once, however many they are. Raises :class:`bundle.faults.Fault` for
+    anything but such a bundle.
     """
     found = container.read(stream)
     public = signing_key.public_key()
@@ -47,14 +48,14 @@ def personal(
     described = canonical.load(
         container.content(stream, found[members.CRATE], container.LARGEST), "The RO-Crate metadata"
     )
-    metadata = crate.for_recipient(described, recipient)
-    digests = {**said.subjects, members.CRATE: hashlib.sha256(metadata).hexdigest()}
-    payload = statement.write(digests, said.evidence, recipient, said.released)
-    return PersonalMembers(
-        metadata,
-        dsse.seal(statement.PAYLOAD_TYPE, payload, signing_key),
-        hashlib.sha256(payload).hexdigest(),
-    )
+    copies = []
+    for recipient in recipients:
+        metadata = crate.for_recipient(described, recipient)
+        digests = {**said.subjects, members.CRATE: hashlib.sha256(metadata).hexdigest()}
+        payload = statement.write(digests, said.evidence, recipient, said.released)
+        sealed = dsse.seal(statement.PAYLOAD_TYPE, payload, signing_key)
+        copies.append(PersonalMembers(metadata, sealed, hashlib.sha256(payload).hexdigest()))
+    return copies
 
 
 class _Chunks(io.RawIOBase):

@@ -125,7 +125,7 @@ def _walked(trace: list[dict[int, int]], x: int, y: int) -> list[Step]:
 
 def _shown(a: Sequence[str], b: Sequence[str], found: list[Step]) -> Iterator[DiffLine]:
     """Return the lines that changed, with a few around them; the rest is one gap."""
-    near = set()
+    near: set[int] = set()
     for place, (kind, _x, _y) in enumerate(found):
         if kind != "same":
             near.update(range(place - AROUND, place + AROUND + 1))

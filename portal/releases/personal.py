@@ -27,11 +27,15 @@ def recipients(release: Release) -> list[Person]:
 
 def made(release: Release, stream: BinaryIO, people: Iterable[Person]) -> list[PersonalCopy]:
     """Return the copies of a bundle for some people, not yet kept."""
-    rows = []
-    for person in people:
-        own = bundle.personal(
-            stream, recipient=person.pseudonym, signing_key=keys.signing_key("release")
-        )
+    rows, people = [], list(people)
+    if not people:
+        return []
+    copies = bundle.personal(
+        stream,
+        recipients=[person.pseudonym for person in people],
+        signing_key=keys.signing_key("release"),
+    )
+    for person, own in zip(people, copies, strict=True):
         digest, size = hashlib.sha256(), 0
         for chunk in chunks(stream, own.changed()):
             digest.update(chunk)

@@ -37,4 +37,14 @@ def waiting_for(person: Person) -> list[Waiting]:
         found.insert(
             0, Waiting(gettext("releases wait for your vote"), count, f"{address}?state=in_review")
         )
+    if "steward" in roles_of(person):
+        secret = Release.objects.filter(
+            state="in_review",
+            proprietary=True,
+            named=None,
+            job__version__dataset__steward=person,
+        )
+        found.append(
+            Waiting(gettext("secret networks have no reviewer named"), secret.count(), address)
+        )
     return found

@@ -27,7 +27,7 @@ MORE = 60
 PAGES = {
     ("/", "reviewer"): 23,
     ("/", "committee2"): 18,
-    ("/", "steward"): 24,
+    ("/", "steward"): 25,
     ("/", "applicant"): 10,
     ("/datasets/", ""): 2,
     ("/datasets/mammography/", "applicant"): 6,

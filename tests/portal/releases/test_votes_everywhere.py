@@ -14,6 +14,7 @@ from portal.jobs import storage
 from portal.jobs.models import Artefact, Submission
 from portal.releases import actions, queries
 from portal.releases.models import Release
+from portal.releases.waiting import waiting_for
 from tests.portal.cast import Cast
 from tests.portal.releases.finished import ALL, WEIGHTS, finished_job
 
@@ -188,6 +189,11 @@ def test_the_policy_s_checklist_is_asked_and_stored_with_the_vote(
     assert Event.objects.get(action="release.vote").details["looked_at"] == [*ALL, "subgroups"]
 
 
+def waits_for_names(person: Person) -> int:
+    said = "secret networks have no reviewer named"
+    return sum(one.count for one in waiting_for(person) if one.label == said)
+
+
 def test_a_proprietary_network_is_seen_by_named_reviewers_only(cast: Cast, api, browse) -> None:
     job = finished_job(cast)
     release = actions.propose(by=cast.applicant, job=job, proprietary=True)
@@ -200,6 +206,8 @@ def test_a_proprietary_network_is_seen_by_named_reviewers_only(cast: Cast, api, 
         answer = api(reviewer).post(vote, given, format="json")
         assert answer.json()["error"]["code"] == "review.named"
         assert browse(reviewer).get(code).status_code == 403
+    assert waits_for_names(cast.steward) == 1
+    assert waits_for_names(cast.reviewers[0]) == 0
     # The steward names them, nobody else, and only who could review it.
     wanted = {"reviewers": [named.email]}
     for person in (cast.applicant, named, cast.administrator):
@@ -215,6 +223,7 @@ def test_a_proprietary_network_is_seen_by_named_reviewers_only(cast: Cast, api, 
     )
     assert answer.status_code == 302
     assert Event.objects.get(action="release.name").details["reviewer"] == named.pseudonym
+    assert waits_for_names(cast.steward) == 0
     # Now that one sees it, each look is recorded, and the others still do not: nor do the steward
     # and the auditor, who read findings and log.
     assert browse(named).get(code).status_code == 200
