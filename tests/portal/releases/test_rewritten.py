@@ -25,7 +25,7 @@ from portal.releases import actions, downloads, queries, tasks
 from portal.releases.models import Release
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import files, fill, training
-from tests.portal.releases.finished import WEIGHTS, finished_job
+from tests.portal.releases.finished import ALL, WEIGHTS, finished_job
 
 pytestmark = pytest.mark.django_db
 
@@ -75,7 +75,9 @@ def release(cast: Cast, job: Job) -> Release:
     row = actions.propose(by=cast.applicant, job=job)
     for reviewer in cast.reviewers[:2]:
         digest = queries.digest_of(row)
-        actions.cast_vote(by=reviewer, release=row, choice="approve", bound_to=digest)
+        actions.cast_vote(
+            by=reviewer, release=row, choice="approve", bound_to=digest, looked_at=ALL
+        )
     tasks.build(row.pk)
     row.refresh_from_db()
     assert row.state == "released", row.reason
@@ -129,6 +131,7 @@ def test_weights_of_a_job_inspected_before_the_dataset_asked_do_not_leave(cast: 
             release=Release.objects.get(pk=row.pk),
             choice="approve",
             bound_to=digest,
+            looked_at=ALL,
         )
 
 
