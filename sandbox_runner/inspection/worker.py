@@ -48,13 +48,23 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns headers of the weights that may be loaded, the parsed metrics and configuration, and
     findings.
     """
-    root = Path(request["artefacts"])
-    policy = read_policy(request["policy"])
+    search = Search(
+        {slug: Path(path) for slug, path in request["datasets"].items()},
+        (request["size"][0], request["size"][1]),
+    )
+    root, policy = Path(request["artefacts"]), read_policy(request["policy"])
+    return read_files(root, request["files"], policy, search)
+
+
+def read_files(
+    root: Path, files: Mapping[str, str], policy: ReleasePolicy, search: Search
+) -> dict[str, Any]:
+    """Return what :func:`examine` does; ``files`` are names with their kinds, "" if undeclared."""
     findings: list[Finding] = []
     headers: dict[str, Header] = {}
     documents: dict[str, Any] = {}
     others: list[str] = []
-    for name, kind in request["files"].items():
+    for name, kind in files.items():
         path = root / name
         if kind == "weights":
             header = _weights(path, name, policy, findings)
@@ -70,16 +80,12 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
                 documents[kind] = read_object(path, most)
             except BadJson as bad:
                 findings.append(Finding(bad.rule, "block", name, str(bad), hard=True))
-    search = Search(
-        {slug: Path(path) for slug, path in request["datasets"].items()},
-        (request["size"][0], request["size"][1]),
-    )
     findings.append(search.summary())
     for name, header in headers.items():
         findings += search.weights(root / name, header, name)
     for name in others:
         # A name that the manifest does not declare was made up by the job.
-        artefact = name if request["files"][name] else ""
+        artefact = name if files[name] else ""
         findings += search.other(root / name, artefact, name)
     return {
         "headers": {name: _header(root / name, header) for name, header in headers.items()},
