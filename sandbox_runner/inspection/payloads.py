@@ -9,17 +9,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.findings import Finding
 
-LEAST_ELEMENTS: Final = 4096
-#: Chi-square by degree of freedom of the lowest byte; 1 is expected, with a spread of 0.09.
-UNEVEN: Final = 4.0
-ONE_VALUE_SHARE: Final = 0.3
 TEXT_RUN: Final = 64
 
 # Long enough that noise of a gigabyte does not hold one by chance.
@@ -32,8 +28,6 @@ _MAGIC = {
     "a pickle of torch": b"ctorch._utils\n_rebuild",
 }
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t]{%d,}" % TEXT_RUN)
-#: So many of a tensor's first elements are compared with each other.
-_VALUES: Final = 1 << 20
 
 
 _PRINTABLE: Final = np.isin(np.arange(256), [9, 10, 13, *range(0x20, 0x7F)])
@@ -117,63 +111,3 @@ def check_marks(found: Sequence[tuple[str, str, int]], artefact: str, where: str
             )
         )
     return findings
-
-
-class Distribution:
-    """What one tensor's stored elements are like, gathered block by block."""
-
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
-        self._count = 0
-        self._low = np.zeros(256, np.int64)
-        self._first: list[NDArray[Any]] = []
-
-    def feed(self, block: NDArray[Any]) -> None:
-        """Take some elements as they are stored, one-dimensional."""
-        self._count += len(block)
-        if self._dtype not in ("F32", "F64"):
-            return
-        low = np.ascontiguousarray(block).view(np.uint8)[:: block.itemsize]
-        self._low += np.bincount(low, minlength=256)
-        if self._count <= _VALUES:
-            self._first.append(block)
-
-    def findings(self, artefact: str, name: str) -> list[Finding]:
-        """Return what no training makes."""
-        if self._count < LEAST_ELEMENTS or self._dtype not in ("F32", "F64"):
-            return []
-        return [*self._low_bits(artefact, name), *self._values(artefact, name)]
-
-    def _low_bits(self, artefact: str, name: str) -> list[Finding]:
-        expected = self._count / 256
-        uneven = float(((self._low - expected) ** 2).sum() / expected / 255)
-        if self._low.max() / self._count >= ONE_VALUE_SHARE or uneven <= UNEVEN:
-            return []
-        return [
-            Finding(
-                "payload.low-bits",
-                "review",
-                artefact,
-                "The lowest bits of a tensor are not spread as training spreads them.",
-                {"chi_square_by_freedom": uneven},
-                {"tensor": name},
-            )
-        ]
-
-    def _values(self, artefact: str, name: str) -> list[Finding]:
-        flat = np.concatenate(self._first)[:_VALUES]
-        different = np.unique(flat)
-        if 16 < different.size <= 256:
-            rule, message = (
-                "payload.few-values",
-                "A tensor of real numbers takes few different values, as bytes do.",
-            )
-        elif different.size > 256 and bool((different % 1 == 0).all()):
-            rule, message = (
-                "payload.whole-numbers",
-                "A tensor of real numbers holds whole numbers only.",
-            )
-        else:
-            return []
-        evidence = {"values": int(different.size)}
-        return [Finding(rule, "review", artefact, message, evidence, {"tensor": name})]

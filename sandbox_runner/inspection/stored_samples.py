@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from policies.findings import Finding
 from sandbox_runner.inspection import payloads, samples
 from sandbox_runner.inspection.chunks import ChunkIndex, Match
+from sandbox_runner.inspection.distributions import Distribution
 from sandbox_runner.inspection.likeness import LikenessIndex
 from sandbox_runner.inspection.rows import STEPS, WINDOWS_A_SAMPLE, RowIndex, RowMatch
 from sandbox_runner.inspection.safetensors_file import Header, Tensor, stored, widened
@@ -195,7 +196,7 @@ class Search:
             findings: list[Finding] = []
             pictures: list[tuple[str, int, float]] = []
             for tensor in header.tensors:
-                kept = payloads.Distribution(tensor.dtype)
+                kept = Distribution(tensor.dtype)
                 flat = stored(path, header, tensor).reshape(-1)
                 for start in range(0, len(flat), ELEMENTS):
                     block = np.array(flat[start : start + ELEMENTS])
