@@ -42,13 +42,15 @@ BLOCK_BYTES: Final = 16 * 1024
 #: Rows, columns and small tensors that are drawn, with replacement. If a twentieth of the bytes is
 #: dead, all questions miss it in one inspection of forty.
 QUESTIONS: Final = 72
+#: Fewer than this are too few.
+ENOUGH: Final = 36
 #: No further part is asked after so long, or after so many bytes were sent.
 SECONDS: Final = 60.0
 SENT_BYTES: Final = 2 * 1024**3
 #: Where at least this share is dead, by the lower end of its interval, it must be set to zero.
 BLOCK_SHARE: Final = 0.3
-#: Less than this, four of 72 questions, is what pruning leaves, and only told.
-REVIEW_SHARE: Final = 0.02
+#: Less than this, eight of 72 questions, is what pruning leaves, and only told.
+REVIEW_SHARE: Final = 0.06
 #: So many counters that differ are a place for data; those of BatchNorm agree.
 COUNTERS: Final = 4
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
@@ -64,10 +66,9 @@ class Part:
     end: int = 0
 
     @property
-    def size(self) -> int:
-        """The part's bytes."""
-        whole = self.tensor.count * SIZES[self.tensor.dtype]
-        return whole if self.axis is None else whole // self.tensor.shape[self.axis]
+    def place(self) -> tuple[int, int, int] | None:
+        """Axis, start and length, or None for the whole."""
+        return None if self.axis is None else (self.axis, self.start, self.end - self.start)
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the part's view of the whole tensor's array."""
@@ -91,26 +92,25 @@ def _narrowed(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         return array.astype(NUMPY[dtype])
 
 
-def _variants(whole: NDArray[Any], part: Part) -> Iterator[NDArray[Any]]:
-    """Give the tensor with one part of it disturbed: by noise, upwards and downwards.
+def _variants(own: NDArray[Any], dtype: str, size: float) -> Iterator[NDArray[Any]]:
+    """Give a part disturbed: by noise of ``size``, upwards and downwards.
 
     Whole numbers change places, so that none is outside of what the network was given.
     """
     rng = np.random.default_rng()
-    if part.tensor.dtype not in _FLOATS:
-        changed = np.array(whole)
-        flat = part.of(changed)
-        flat[...] = rng.permutation(flat.reshape(-1)).reshape(flat.shape)
-        if flat.size == 1:
-            flat += flat.dtype.type(1)
-        yield changed
+    if dtype not in _FLOATS:
+        yield rng.permutation(own.reshape(-1)).reshape(own.shape)
         return
-    numbers = np.array(np.nan_to_num(widened(whole, part.tensor.dtype)))
-    size = 3 * (float(numbers.std()) or 1.0)
-    for shift in (rng.normal(0.0, size, part.of(numbers).shape), size, -size):
-        changed = numbers.copy()
-        part.of(changed)[...] += np.asarray(shift, dtype=np.float32)
-        yield _narrowed(changed, part.tensor.dtype)
+    numbers = np.nan_to_num(widened(own, dtype))
+    for shift in (rng.normal(0.0, size, own.shape), size, -size):
+        yield _narrowed(np.asarray(numbers + shift, dtype=np.float32), dtype)
+
+
+def _size(whole: NDArray[Any], dtype: str) -> float:
+    """Return three times the deviation of some numbers of a tensor."""
+    flat = whole.reshape(-1)
+    some = np.nan_to_num(widened(flat[:: max(1, len(flat) // 65536)], dtype))
+    return 3 * (float(some.std()) or 1.0)
 
 
 def _changed(oracle: Oracle, pictures: NDArray[np.float32], before: NDArray[np.float32]) -> bool:
@@ -232,8 +232,7 @@ def _drawn(tensors: list[Tensor], alive: Collection[str]) -> list[Part]:
         axis = int(rng.choice(axes))
         start = int(rng.integers(tensor.shape[axis]))
         parts.append(Part(tensor, axis, start, start + 1))
-    # Those of one tensor after each other: each question undoes the one before.
-    return sorted(parts, key=lambda part: part.tensor.name)
+    return parts
 
 
 def _parts(
@@ -254,25 +253,35 @@ def _parts(
             break
         asked += 1
         if part not in answers:
-            whole = np.asarray(stored(path, header, part.tensor)).reshape(part.tensor.shape)
-            own = part.of(whole)
+            whole = stored(path, header, part.tensor).reshape(part.tensor.shape)
+            own = np.array(part.of(whole))
             # One single value, as zero, holds nothing.
-            if bool((own == own.reshape(-1)[0]).all()) and own.size > 1:
+            if own.size > 1 and bool((own == own.reshape(-1)[0]).all()):
                 answers[part] = True
                 continue
             live = False
-            for changed in _variants(whole, part):
-                oracle.put(_fact(part.tensor), changed)
-                sent += whole.nbytes
+            for changed in _variants(own, part.tensor.dtype, _size(whole, part.tensor.dtype)):
+                oracle.put(_fact(part.tensor), changed, part.place)
+                sent += own.nbytes
                 live = _changed(oracle, pictures, before)
                 if live:
                     break
-            oracle.put(_fact(part.tensor), whole)
+            oracle.put(_fact(part.tensor), own, part.place)
             answers[part] = live
         if not answers[part]:
             dead.append(part)
-    if not dead:
+    if not dead and asked >= min(ENOUGH, len(drawn)):
         return []
+    if not dead:
+        return [
+            Finding(
+                "tensors.parts-unasked",
+                "review",
+                artefact,
+                "The network answers too slowly to ask about enough rows and columns.",
+                {"asked": asked, "of": len(drawn)},
+            )
+        ]
     least = _least_share(len(dead), asked)
     whole_bytes = sum(t.count * SIZES[t.dtype] for t in header.tensors)
     blocks = least > BLOCK_SHARE and least * whole_bytes > BLOCK_BYTES

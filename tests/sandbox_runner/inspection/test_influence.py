@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from policies.document import default_policy
-from policies.findings import Finding
+from policies.findings import Finding, verdict
 from sandbox_runner.inspection import influence
 from sandbox_runner.inspection.safetensors_file import Header, read_header, values
 from sandbox_runner.oracle import OracleFault
@@ -27,8 +27,10 @@ class InThisProcess:
         self.network = network.eval()
         self.asked = 0
 
-    def put(self, fact, array) -> None:
+    def put(self, fact, array, part=None) -> None:
         target = self.network.state_dict()[fact.name]
+        if part is not None:
+            target = target.narrow(*part)
         bits = np.ascontiguousarray(array).reshape(-1).tobytes()
         stored = torch.frombuffer(bytearray(bits), dtype=target.dtype)
         target.copy_(stored.reshape(target.shape))
@@ -116,8 +118,11 @@ def test_a_trained_network_has_no_dead_parts(name: str, tmp_path: Path) -> None:
     if name == "bfloat16":
         network = InBfloat16(network)
     found = examine(network, tmp_path)
-    assert [f.rule for f in found if f.severity != "info"] == []
-    assert name == "pruned" or found == []
+    if name == "pruned":  # some units lost all of their inputs: told, and at worst reviewed
+        assert {f.rule for f in found} <= {"tensors.dead-parts"}
+        assert verdict(found) != "block"
+    else:
+        assert found == []
 
 
 class Narrow(nn.Module):
@@ -200,3 +205,12 @@ def test_counters_that_differ_are_told(tmp_path: Path) -> None:
     assert examine(Counting([300] * 12), tmp_path) == []
     data = np.frombuffer(b"Hong Gildong, born on 3 May 1980", "<i8").tolist() * 2
     assert examine(Counting([*data, 1, 2]), tmp_path)[0].rule == "tensors.counters"
+
+
+def test_a_network_that_answers_too_slowly_goes_to_review(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(influence, "SECONDS", 0.0)
+    assert [f.rule for f in examine(trained(layers, steps=5), tmp_path)] == [
+        "tensors.parts-unasked"
+    ]
