@@ -30,6 +30,17 @@ _MAGIC = {
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t]{%d,}" % TEXT_RUN)
 
 
+#: Spaces, digits, capitals, small letters, and the signs of ordinary texts.
+_CLASSES: Final = tuple(
+    frozenset(kind)
+    for kind in (
+        b" \t\r\n",
+        b"0123456789",
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        b"abcdefghijklmnopqrstuvwxyz",
+        b",.:;-/()+='\"_",
+    )
+)
 _PRINTABLE: Final = np.isin(np.arange(256), [9, 10, 13, *range(0x20, 0x7F)])
 _STEP: Final = TEXT_RUN // 4
 #: Longer runs of text are told by their beginning.
@@ -38,14 +49,28 @@ _LOOKED_AT: Final = 4096
 OVERLAP: Final = 2 * TEXT_RUN
 
 
-def _like_language(run: bytes) -> bool:
-    """Whether letters go up and down, as a counter's, a ramp's or a table's bytes do not."""
+def _like_language(run: bytes, codes: bool) -> bool:
+    """Whether the bytes are words or, with ``codes``, a code of letters; numbers near 1 are neither.
+
+    A layer's scales have neighbouring bytes: where they reach from digits to capitals, or from
+    capitals to small letters, they take the signs that stand between those, too.
+    """
     steps = [b - a for a, b in itertools.pairwise(run) if a != b]
     turns = sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
-    return len(set(run)) >= 8 and len(steps) >= len(run) // 2 and turns >= len(run) // 4
+    # A counter, a ramp or a table.
+    if len(set(run)) < 8 or len(steps) < len(run) // 2 or turns < len(run) // 4:
+        return False
+    shares = [sum(byte in kind for byte in run) / len(run) for kind in _CLASSES]
+    spaces, digits, capitals, small, _signs = shares
+    odd = 1 - sum(shares)
+    words = spaces >= 0.08 and digits + capitals + small >= 0.5 and odd <= 0.15
+    # Where two bytes are a number, every second one is often the same.
+    even = max(map(run.count, set(run))) <= len(run) / 4
+    kinds = sum(share >= 0.04 for share in shares[:4])
+    return words or (codes and even and kinds >= 2 and odd < 0.5 / len(run))
 
 
-def _texts(block: NDArray[np.uint8], data: bytes) -> Iterator[tuple[int, int]]:
+def _texts(block: NDArray[np.uint8], data: bytes, codes: bool) -> Iterator[tuple[int, int]]:
     """Give the offset and length of each run of readable text."""
     # A run of 64 holds four places in a row that are multiples of 16.
     readable = _PRINTABLE[block[::_STEP]]
@@ -62,14 +87,17 @@ def _texts(block: NDArray[np.uint8], data: bytes) -> Iterator[tuple[int, int]]:
         run = _TEXT.match(data, start)
         if run is not None:
             end = run.end()
-            if _like_language(run.group()[:_LOOKED_AT]):
+            if _like_language(run.group()[:_LOOKED_AT], codes):
                 yield start, end - start
 
 
-def marks(block: NDArray[np.uint8], start: int, text: bool = True) -> list[tuple[str, str, int]]:
+def marks(
+    block: NDArray[np.uint8], start: int, text: bool = True, codes: bool = True
+) -> list[tuple[str, str, int]]:
     """Return the beginnings of files and the runs of text in some bytes of a stream.
 
-    Each is ("file", its kind, offset) or ("text", "", length).
+    Each is ("file", its kind, offset) or ("text", "", length). Without ``codes`` a text is words:
+    of packed bits, numbers near each other make codes by themselves.
     """
     data = block.tobytes()
     found = [
@@ -78,7 +106,7 @@ def marks(block: NDArray[np.uint8], start: int, text: bool = True) -> list[tuple
         if (place := data.find(magic)) >= 0
     ]
     if text and len(block) >= TEXT_RUN:
-        found += [("text", "", length) for _, length in _texts(block, data)]
+        found += [("text", "", length) for _, length in _texts(block, data, codes)]
     return found
 
 

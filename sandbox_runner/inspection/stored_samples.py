@@ -22,7 +22,14 @@ from sandbox_runner.inspection.distributions import Distribution
 from sandbox_runner.inspection.likeness import LikenessIndex
 from sandbox_runner.inspection.rows import STEPS, WINDOWS_A_SAMPLE, RowIndex, RowMatch
 from sandbox_runner.inspection.safetensors_file import Header, Tensor, stored, widened
-from sandbox_runner.inspection.streams import ELEMENTS, Stream, Strided, Together, byte_streams
+from sandbox_runner.inspection.streams import (
+    ELEMENTS,
+    PACKED,
+    Stream,
+    Strided,
+    Together,
+    byte_streams,
+)
 
 #: One window of 33 pixels may be chance of a smooth tensor; so many of one sample are not.
 BLOCK_WINDOWS: Final = 3
@@ -87,7 +94,8 @@ class _Reading:
         if name not in self._bytes:
 
             def search(block: NDArray[np.uint8], start: int) -> list[Any]:
-                return [*self._chunks.hits(block, start), *payloads.marks(block, start, text)]
+                marks = payloads.marks(block, start, text, not name.startswith(PACKED))
+                return [*self._chunks.hits(block, start), *marks]
 
             self._bytes[name] = Stream(self._together, search, payloads.OVERLAP)
         return self._bytes[name]

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 ELEMENTS: Final = 1 << 20
 _BYTES: Final = 1 << 21
 _WAITING: Final = 6
+#: How the names of streams begin whose bytes are packed from bits of several elements.
+PACKED: Final = ("lowest bit", "lowest 2", "lowest 4", "sign")
 _UNSIGNED: Final = {8: "<u8", 4: "<u4", 2: "<u2", 1: "|u1"}
 
 

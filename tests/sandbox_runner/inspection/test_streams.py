@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from sandbox_runner.inspection.worker import Told
 from sandbox_runner.sdk.glovebox import outputs, pictures
 
 from .conftest import write_dataset
+from .test_distributions import narrowed
 
 SIZE = (48, 40)
 POLICY = default_policy().release
@@ -94,6 +97,39 @@ def test_text_is_found_wherever_it_begins_and_a_shorter_one_is_not() -> None:
         block = np.frombuffer(b"\x80" * before + line + b"\xff" * 100, np.uint8)
         assert payloads.marks(block, 0) == [("text", "", payloads.TEXT_RUN)]
         assert payloads.marks(np.delete(block, before), 0) == []
+
+
+def scales() -> Iterator[np.ndarray]:
+    """What the scales and variances of normalising layers are like: numbers near each other."""
+    rng = np.random.default_rng(6)
+    for centre in np.geomspace(0.05, 4, 60):
+        for spread in (0.003, 0.02, 0.05, 0.15):
+            yield (centre * (1 + spread * rng.standard_normal(512))).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_scales_of_layers_are_no_text(dtype: str) -> None:
+    for numbers in scales():
+        block = narrowed(numbers, dtype)
+        for name, part in [("data", block.view(np.uint8)), *streams.byte_streams(block)]:
+            if name != f"byte {block.itemsize - 1}":
+                found = payloads.marks(part, 0, codes=not name.startswith(streams.PACKED))
+                assert found == [], (name, numbers.mean(), numbers.std())
+
+
+@pytest.mark.parametrize("code", ["words", "base64", "hex", "lines", "json"])
+def test_texts_and_codes_of_letters_are_told(code: str) -> None:
+    rng = np.random.default_rng(7)
+    data = rng.integers(0, 256, 300).astype(np.uint8).tobytes()
+    text = {
+        "words": b"mass in the upper outer quadrant, seen again after a year; no change. " * 2,
+        "base64": base64.b64encode(data),
+        "hex": data.hex().encode(),
+        "lines": b"".join(b"%.3f %d\n" % (x / 256, x) for x in data),
+        "json": json.dumps([{"name": "Hong", "born": 1980 + n} for n in range(9)]).encode(),
+    }[code]
+    block = np.frombuffer(b"\x00" * 40 + text + b"\xff" * 40, np.uint8)
+    assert [what for what, _, _ in payloads.marks(block, 0)] == ["text"]
 
 
 def test_each_stream_gives_back_what_was_hidden_in_it() -> None:
