@@ -50,7 +50,7 @@ OVERLAP: Final = 2 * TEXT_RUN
 
 
 def _like_language(run: bytes, codes: bool) -> bool:
-    """Whether the bytes are words or, with ``codes``, a code of letters; numbers near 1 are neither.
+    """Whether the bytes are words or, with ``codes``, a code of letters; most numbers are neither.
 
     A layer's scales have neighbouring bytes: where they reach from digits to capitals, or from
     capitals to small letters, they take the signs that stand between those, too.
