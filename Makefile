@@ -2,6 +2,7 @@
 PY := .venv/bin/python
 ARGS ?=
 SECONDS ?= 600
+PATHS ?=
 export PYTHONDONTWRITEBYTECODE = 1
 
 demo: run-env
@@ -33,9 +34,10 @@ bench: dev-env
 compare: dev-env
 	$(PY) -m bench.compare $(ARGS)
 
-# Each path with each fuzzer for SECONDS; what breaks a promise is kept in .fuzz.
+# Each of PATHS (all: dicom photo video weights metrics config) with each fuzzer for SECONDS; what
+# breaks a promise is kept in .fuzz.
 fuzz: dev-env
-	@scripts/fuzz $(SECONDS)
+	@scripts/fuzz $(SECONDS) $(PATHS)
 
 docs: dev-env
 	$(PY) scripts/make_docs.py

@@ -26,6 +26,7 @@ BENCHES = {
     "jobs": "twenty jobs queued at once on two cores against their own bare work",
     "staging": "staging a version against dd of the same bytes with fsync, cold",
     "reading": "reading small images through the SDK against opening each, and one large file",
+    "inspect": "the gate's static part on a gibibyte of weights against hashing it",
     "audit": "verifying the audit chain against reading and hashing its rows",
     "pages": "pages of a full portal against an empty one",
 }

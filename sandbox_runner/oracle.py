@@ -151,10 +151,16 @@ class Oracle:
                 body.release()
                 view.release()
 
-    def put(self, fact: TensorFact, array: NDArray[Any]) -> None:
-        """Replace the values of one tensor (bfloat16 as its 16 bits)."""
+    def put(
+        self, fact: TensorFact, array: NDArray[Any], part: tuple[int, int, int] | None = None
+    ) -> None:
+        """Replace the values of one tensor (bfloat16 as its 16 bits).
+
+        With ``part`` (axis, start and length) only those, and ``array`` has their shape.
+        """
         body = np.ascontiguousarray(array, dtype=NUMPY[fact.dtype]).tobytes()
-        head = {"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)}
+        shape = list(fact.shape if part is None else array.shape)
+        head = {"name": fact.name, "dtype": fact.dtype, "shape": shape, "part": part}
         self._call("put", head, body, most=0)
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

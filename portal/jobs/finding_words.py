@@ -46,6 +46,21 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("The lowest bits of a tensor are not spread as training spreads them."),
     gettext_noop("A tensor of real numbers takes few different values, as bytes do."),
     gettext_noop("A tensor of real numbers holds whole numbers only."),
+    gettext_noop("A tensor of 8 bits is spread as evenly as compressed or encrypted bytes."),
+    gettext_noop("One number stands again and again among real numbers."),
+    gettext_noop("The exponents of a tensor spread further than training spreads them."),
+    gettext_noop(
+        "The numbers of a tensor jump at powers of two, as where bits of their mantissas "
+        "or exponents were replaced."
+    ),
+    gettext_noop(
+        "Rows or columns of tensors, or small tensors, do not influence what the network "
+        "answers: leave them out, or set them to 0."
+    ),
+    gettext_noop(
+        "Counters beside the weights have many different values; those of one training agree."
+    ),
+    gettext_noop("The network answers too slowly to ask about enough rows and columns."),
     gettext_noop(
         "Tensors do not influence what the network answers: leave them out, or set them to 0."
     ),

@@ -15,6 +15,7 @@ from policies.document import Policy, default_policy, tighten
 from policies.errors import Invalid
 from policies.submission import MANIFEST_NAME, parse_manifest
 from sandbox_runner import scratch
+from sandbox_runner.inspection.bar import Bar
 from sandbox_runner.inspection.report import Report
 
 if TYPE_CHECKING:
@@ -98,13 +99,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = parse_manifest(text, policy)
     if args.sanitised is not None and args.sanitised.exists():
         raise Invalid("There is something at this place already.", field="sanitised")
-    steps: set[str] = set()
-
-    def progress(step: str, _share: float) -> None:
-        if step not in steps:
-            steps.add(step)
-            print(f"{step} ...", file=sys.stderr, flush=True)
-
+    progress = Bar()
     with scratch.folder() as workdir:
         report = inspect(
             args.output.resolve(),
@@ -116,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             backend=args.backend,
             progress=progress,
         )
+        progress.end()
         report = _keep(report, args.sanitised)
     if args.json:
         print(json.dumps(report.as_mapping(), indent=2, allow_nan=False))

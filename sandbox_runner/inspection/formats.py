@@ -31,4 +31,20 @@ def foreign_kind(path: Path) -> str:
         start = stream.read(132)
     if start[128:132] == b"DICM":
         return "a DICOM file"
+    if _is_onnx(start):
+        return "an ONNX model, which can hold texts and the names of files"
     return next((words for magic, words in _KINDS if start.startswith(magic)), "")
+
+
+def _is_onnx(start: bytes) -> bool:
+    """Whether a file begins as onnx.proto's ModelProto is written: ir_version, then a field of it.
+
+    Safetensors with so long a header has a brace at its ninth byte.
+    """
+    return (
+        len(start) > 8
+        and start[0] == 0x08
+        and 3 <= start[1] <= 20
+        and start[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+        and start[8:9] != b"{"
+    )

@@ -162,6 +162,7 @@ class Gate:
                 workdir=self.workdir,
                 backend=self.backend,
                 image=self.manifest.image,
+                progress=lambda share: self.progress("contents", share),
             )
             found = [finding_from_mapping(row) for row in answer["findings"]]
             headers = {name: _header(row) for name, row in answer["headers"].items()}

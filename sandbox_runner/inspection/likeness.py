@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ SIDE: Final = 24
 LEAST_ELEMENTS: Final = 256
 VIEWS_A_TENSOR: Final = 512
 _TOGETHER: Final = 64
+_LARGE: Final = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,37 @@ _PLANE = np.stack([np.ones(SIDE * SIDE), np.repeat(_RAMP, SIDE), np.tile(_RAMP, 
 _PLANE_INVERSE = np.linalg.pinv(_PLANE)
 
 
-def _small(picture: NDArray[Any]) -> NDArray[np.float32] | None:
+def _small(
+    picture: NDArray[Any], widen: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray
+) -> NDArray[np.float32] | None:
     """Return the picture as a unit vector of 24x24 with the plane of its slope taken out."""
+    picture = _coarse(picture, widen) if picture.size > _LARGE else widen(picture)
     flat = resize_by_area(picture, (SIDE, SIDE)).reshape(-1)
     flat = flat - _PLANE @ (_PLANE_INVERSE @ flat)
     norm = float(np.linalg.norm(flat))
     if not math.isfinite(norm) or norm < 1e-12:
         return None
     return np.asarray(flat / norm, dtype=np.float32)
+
+
+def _coarse(
+    picture: NDArray[Any], widen: Callable[[NDArray[Any]], NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Return a large picture as means of blocks, at least 512 a side where it had so many.
+
+    A large tensor is never whole in memory as float64; what does not fill a block at its right and
+    lower edge, less than 1/512 of it, is left out.
+    """
+    down, across = (max(1, side // 512) for side in picture.shape)
+    rows, columns = picture.shape[0] // down, picture.shape[1] // across
+    coarse = np.empty((rows, columns))
+    step = max(1, _LARGE // (down * picture.shape[1]))
+    for first in range(0, rows, step):
+        last = min(rows, first + step)
+        part = widen(picture[first * down : last * down, : columns * across])
+        blocks = part.reshape(last - first, down, columns, across)
+        coarse[first:last] = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return coarse
 
 
 @dataclass
@@ -72,15 +96,24 @@ class LikenessIndex:
         )
         self.vectors = []
 
-    def search(self, array: NDArray[np.float32]) -> Likeness | None:
-        """Return the best likeness of any view of the tensor, or None where there is no view."""
+    def search(
+        self,
+        array: NDArray[Any],
+        widen: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray,
+    ) -> Likeness | None:
+        """Return the best likeness of any view of the tensor, or None where there is no view.
+
+        ``array`` is as stored; ``widen`` makes numbers of a part of it.
+        """
+        if not len(self._index):
+            return None
         views = [
             (v, view.shape, at)
             for view, at in self._views(array)
-            if (v := _small(view)) is not None
+            if (v := _small(view, widen)) is not None
         ]
         best: Likeness | None = None
-        for start in range(0, len(views) if len(self._index) else 0, _TOGETHER):
+        for start in range(0, len(views), _TOGETHER):
             some = views[start : start + _TOGETHER]
             products = np.abs(self._index @ np.stack([v for v, _, _ in some]).T)
             row, column = np.unravel_index(int(products.argmax()), products.shape)
@@ -90,7 +123,7 @@ class LikenessIndex:
                 best = Likeness(self.owners[row], value, rows, columns, offset)
         return best
 
-    def _views(self, array: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], int]]:
+    def _views(self, array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], int]]:
         flat = array.reshape(-1)
         if len(flat) < LEAST_ELEMENTS:
             return

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.findings import Finding
 
-LEAST_ELEMENTS: Final = 4096
-#: Chi-square by degree of freedom of the lowest byte; 1 is expected, with a spread of 0.09.
-UNEVEN: Final = 4.0
-ONE_VALUE_SHARE: Final = 0.3
 TEXT_RUN: Final = 64
 
 # Long enough that noise of a gigabyte does not hold one by chance.
@@ -32,42 +28,92 @@ _MAGIC = {
     "a pickle of torch": b"ctorch._utils\n_rebuild",
 }
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t]{%d,}" % TEXT_RUN)
-_UNSIGNED = {8: "<u8", 4: "<u4", 2: "<u2"}
 
 
-def hidden_streams(array: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Give, of a floating tensor's stored elements, the byte streams of its lowest bits."""
-    width = array.dtype.itemsize
-    if width not in _UNSIGNED:
-        return
-    bits = np.ascontiguousarray(array).reshape(-1).view(_UNSIGNED[width])
-    if width >= 4:
-        yield "lowest byte", (bits & 0xFF).astype(np.uint8)
-        yield "lowest two bytes", (bits & 0xFFFF).astype("<u2").view(np.uint8)
-    planes = [("lowest", bits & (2**k - 1), k) for k in (1, 2, 4)]
-    planes.append(("sign", bits >> (8 * width - 1), 1))
-    for name, values, k in planes:
-        each = 8 // k
-        groups = values[: len(values) // each * each].astype(np.uint8).reshape(-1, each)
-        little, big = (np.zeros(len(groups), np.uint8) for _ in range(2))
-        for position in range(each):
-            little |= groups[:, position] << np.uint8(k * position)
-            big |= groups[:, position] << np.uint8(8 - k * (position + 1))
-        yield f"{name} {k} bits", little
-        yield f"{name} {k} bits, first high", big
+#: Spaces, digits, capitals, small letters, and the signs of ordinary texts.
+_CLASSES: Final = tuple(
+    frozenset(kind)
+    for kind in (
+        b" \t\r\n",
+        b"0123456789",
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        b"abcdefghijklmnopqrstuvwxyz",
+        b",.:;-/()+='\"_",
+    )
+)
+_PRINTABLE: Final = np.isin(np.arange(256), [9, 10, 13, *range(0x20, 0x7F)])
+_STEP: Final = TEXT_RUN // 4
+#: Longer runs of text are told by their beginning.
+_LOOKED_AT: Final = 4096
+#: How far a block must reach into the one before it, so that nothing is cut in two.
+OVERLAP: Final = 2 * TEXT_RUN
 
 
-def _like_language(run: bytes) -> bool:
-    """Whether letters change from place to place, as a counter's or a table's bytes do not."""
-    different = sum(a != b for a, b in itertools.pairwise(run))
-    return len(set(run)) >= 8 and different >= len(run) // 2
+def _like_language(run: bytes, codes: bool) -> bool:
+    """Whether the bytes are words or, with ``codes``, a code of letters; most numbers are neither.
+
+    A layer's scales have neighbouring bytes: where they reach from digits to capitals, or from
+    capitals to small letters, they take the signs that stand between those, too.
+    """
+    steps = [b - a for a, b in itertools.pairwise(run) if a != b]
+    turns = sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
+    # A counter, a ramp or a table.
+    if len(set(run)) < 8 or len(steps) < len(run) // 2 or turns < len(run) // 4:
+        return False
+    shares = [sum(byte in kind for byte in run) / len(run) for kind in _CLASSES]
+    spaces, digits, capitals, small, _signs = shares
+    odd = 1 - sum(shares)
+    words = spaces >= 0.08 and digits + capitals + small >= 0.5 and odd <= 0.15
+    # Where two bytes are a number, every second one is often the same.
+    even = max(map(run.count, set(run))) <= len(run) / 4
+    kinds = sum(share >= 0.04 for share in shares[:4])
+    return words or (codes and even and kinds >= 2 and odd < 0.5 / len(run))
 
 
-def check_bytes(stream: NDArray[np.uint8], artefact: str, where: str) -> list[Finding]:
-    """Return findings on file headers and readable text among the bytes of tensors."""
+def _texts(block: NDArray[np.uint8], data: bytes, codes: bool) -> Iterator[tuple[int, int]]:
+    """Give the offset and length of each run of readable text."""
+    # A run of 64 holds four places in a row that are multiples of 16.
+    readable = _PRINTABLE[block[::_STEP]]
+    places = np.flatnonzero(readable[:-3] & readable[1:-2] & readable[2:-1] & readable[3:]) * _STEP
+    for between in (8, 24, 40, 4, 12, 20, 28, 36, 44):
+        places = places[_PRINTABLE[block[places + between]]]
+    end = 0
+    for place in places.tolist():
+        if place < end:
+            continue
+        start = place
+        while start > end and _PRINTABLE[data[start - 1]]:
+            start -= 1
+        run = _TEXT.match(data, start)
+        if run is not None:
+            end = run.end()
+            if _like_language(run.group()[:_LOOKED_AT], codes):
+                yield start, end - start
+
+
+def marks(
+    block: NDArray[np.uint8], start: int, text: bool = True, codes: bool = True
+) -> list[tuple[str, str, int]]:
+    """Return the beginnings of files and the runs of text in some bytes of a stream.
+
+    Each is ("file", its kind, offset) or ("text", "", length). Without ``codes`` a text is words:
+    of packed bits, numbers near each other make codes by themselves.
+    """
+    data = block.tobytes()
+    found = [
+        ("file", words, start + place)
+        for words, magic in _MAGIC.items()
+        if (place := data.find(magic)) >= 0
+    ]
+    if text and len(block) >= TEXT_RUN:
+        found += [("text", "", length) for _, length in _texts(block, data, codes)]
+    return found
+
+
+def check_marks(found: Sequence[tuple[str, str, int]], artefact: str, where: str) -> list[Finding]:
+    """Return findings on file headers and readable text in one stream of bytes."""
     findings: list[Finding] = []
-    whole: Any = stream  # searched in place: re takes any buffer
-    magic = [words for words, start in _MAGIC.items() if re.search(re.escape(start), whole)]
+    magic = [kind for what, kind, _ in found if what == "file"]
     if magic:
         findings.append(
             Finding(
@@ -80,7 +126,7 @@ def check_bytes(stream: NDArray[np.uint8], artefact: str, where: str) -> list[Fi
                 hard=True,
             )
         )
-    texts = [match for match in _TEXT.finditer(whole) if _like_language(match.group())]
+    texts = [length for what, _, length in found if what == "text"]
     if texts:
         findings.append(
             Finding(
@@ -88,55 +134,8 @@ def check_bytes(stream: NDArray[np.uint8], artefact: str, where: str) -> list[Fi
                 "block",
                 artefact,
                 "The weights hold readable text.",
-                {"runs": len(texts), "longest": max(len(match.group()) for match in texts)},
+                {"runs": len(texts), "longest": max(texts)},
                 {"where": where},
-            )
-        )
-    return findings
-
-
-def check_numbers(dtype: str, array: NDArray[Any], artefact: str, name: str) -> list[Finding]:
-    """Return findings on one tensor's distribution; ``array`` are its stored elements."""
-    if array.size < LEAST_ELEMENTS or dtype not in ("F32", "F64"):
-        return []
-    findings: list[Finding] = []
-    flat = np.ascontiguousarray(array).reshape(-1)
-    counts = np.bincount((flat.view(_UNSIGNED[flat.dtype.itemsize]) & 0xFF).astype(np.int64),
-                         minlength=256)  # fmt: skip
-    expected = flat.size / 256
-    uneven = float(((counts - expected) ** 2).sum() / expected / 255)
-    if counts.max() / flat.size < ONE_VALUE_SHARE and uneven > UNEVEN:
-        findings.append(
-            Finding(
-                "payload.low-bits",
-                "review",
-                artefact,
-                "The lowest bits of a tensor are not spread as training spreads them.",
-                {"chi_square_by_freedom": uneven},
-                {"tensor": name},
-            )
-        )
-    different = np.unique(flat[:1_000_000])
-    if 16 < different.size <= 256:
-        findings.append(
-            Finding(
-                "payload.few-values",
-                "review",
-                artefact,
-                "A tensor of real numbers takes few different values, as bytes do.",
-                {"values": int(different.size)},
-                {"tensor": name},
-            )
-        )
-    elif different.size > 256 and bool((flat[:1_000_000] % 1 == 0).all()):
-        findings.append(
-            Finding(
-                "payload.whole-numbers",
-                "review",
-                artefact,
-                "A tensor of real numbers holds whole numbers only.",
-                {"values": int(different.size)},
-                {"tensor": name},
             )
         )
     return findings

@@ -2,12 +2,13 @@
 
 A window of 33 neighbouring pixels is described by which neighbour is larger: 32 bits that no
 increasing scale changes, so that normalising, scaling, a gamma curve or another type leave them as
-they are. A window of a tensor with the same bits is then compared number by number.
+they are. A window of a tensor with the same bits is then compared number by number. The index holds
+each window inverted and mirrored, too, so that a tensor is read once.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,8 +23,13 @@ TURNS: Final = 10
 WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
-_BLOCK: Final = 1 << 20
-_TABLE_BITS: Final = 24
+_BLOCK: Final = 1 << 17
+_MOST_TABLE_BITS: Final = 27
+#: One window of so many is looked at, chosen by its own bits and so the same in sample and tensor.
+ANCHOR: Final = 8
+_LOW: Final = np.uint32((1 << 32) // ANCHOR - 1)
+_TOGETHER: Final = 1 << 14
+_SAME_BITS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -36,28 +42,44 @@ class RowMatch:
     first_offset: int
 
 
-def signatures(line: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Return the 32 bits from each offset of a line, and where they turn often enough."""
+def signatures(line: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
+    """Return the 32 bits from each offset of a line."""
+    if len(line) <= STEPS:
+        return np.zeros(0, np.uint32)
+    bits: NDArray[Any] = (line[1:] > line[:-1]).view(np.uint8)
+    # One bit, then two, four, ...: each number that is twice as long is two shorter ones.
+    for width, kind in ((1, np.uint8), (2, np.uint8), (4, np.uint8), (8, np.uint16),
+                        (16, np.uint32)):  # fmt: skip
+        wide: Any = bits.astype(kind, copy=False)
+        bits = wide[:-width] | (wide[width:] << kind(width))
+    return np.asarray(bits, dtype=np.uint32)
+
+
+def _anchored(keys: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Return which windows are looked at."""
+    with np.errstate(over="ignore"):
+        return np.asarray((keys + np.uint32(0x3C6EF372)) * np.uint32(0x9E3779B1) <= _LOW)
+
+
+def _turning(line: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return where the 32 steps from each offset of a line turn often enough."""
     steps = np.diff(line) > 0
     count = len(steps) - STEPS + 1
     if count <= 0:
-        return np.zeros(0, np.uint64), np.zeros(0, np.bool_)
-    bits = steps.astype(np.uint64)
-    packed = np.zeros(count, dtype=np.uint64)
-    for position in range(STEPS):
-        packed |= bits[position : position + count] << np.uint64(position)
+        return np.zeros(0, np.bool_)
     turned = np.r_[0, np.cumsum(steps[1:] != steps[:-1])]
-    turns = turned[STEPS - 1 : STEPS - 1 + count] - turned[:count]
-    return packed, turns >= TURNS
+    return np.asarray(turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS)
 
 
 @dataclass
 class RowIndex:
     """The windows of all samples, by signature."""
 
-    keys: list[NDArray[np.uint64]] = field(default_factory=list)
+    keys: list[NDArray[np.uint32]] = field(default_factory=list)
     owners: list[NDArray[np.int64]] = field(default_factory=list)
-    windows: list[NDArray[np.float32]] = field(default_factory=list)
+    windows: list[NDArray[np.float16]] = field(default_factory=list)
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+    windows_a_sample: int = WINDOWS_A_SAMPLE
 
     def add(self, number: int, sample: Sample) -> None:
         """Put windows of the sample's rows and columns, as stored and as prepared, in."""
@@ -66,18 +88,27 @@ class RowIndex:
         views = [sample.grey, sample.grey.T, prepared, prepared.T]
         if sample.pixels.ndim == 3:
             views += [sample.pixels.reshape(sample.pixels.shape[0], -1).astype(np.float64)]
-        for view in views:
+        for view_number, view in enumerate(views):
             line = np.ascontiguousarray(view, dtype=np.float32).reshape(-1)
-            keys, rich = signatures(line)
-            places = np.flatnonzero(rich)
-            if not len(places):
-                continue
-            # Windows that do not overlap count once each.
-            slots, first = np.unique(places // (STEPS + 1), return_index=True)
-            places = places[first[:: max(1, len(slots) // WINDOWS_A_SAMPLE)]]
-            self.keys.append(keys[places])
-            self.owners.append(np.full(len(places), number, dtype=np.int64))
-            self.windows.append(line[places[:, None] + np.arange(STEPS + 1)])
+            turning = _turning(line)
+            for orientation, turned in enumerate((line, line[::-1], -line, -line[::-1])):
+                keys = signatures(turned)
+                if orientation % 2:
+                    keys = keys[::-1]  # in the order of the places in the line
+                places = np.flatnonzero(turning & _anchored(keys))
+                if not len(places):
+                    continue
+                # Windows that do not overlap count once each.
+                slots, first = np.unique(places // (STEPS + 1), return_index=True)
+                places = places[first[:: max(1, len(slots) // self.windows_a_sample)]]
+                self.keys.append(keys[places])
+                self.places.append((view_number << 40 | places) * 4 + orientation)
+                self.owners.append(np.full(len(places), number, dtype=np.int64))
+                windows = line[places[:, None] + np.arange(STEPS + 1)]
+                # Of length one and without their mean, so that a product is a correlation.
+                windows = windows - windows.mean(axis=1, keepdims=True)
+                norms = np.maximum(np.linalg.norm(windows, axis=1, keepdims=True), 1e-30)
+                self.windows.append((windows / norms).astype(np.float16))
 
     def close(self) -> None:
         """Sort the index."""
@@ -85,53 +116,95 @@ class RowIndex:
             keys = np.concatenate(self.keys)
             order = np.argsort(keys, kind="stable")
             self._keys = keys[order]
+            self._places = np.concatenate(self.places)[order]
             self._owners = np.concatenate(self.owners)[order]
             self._windows = np.concatenate(self.windows)[order]
         else:
-            self._keys, self._owners = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-            self._windows = np.zeros((0, STEPS + 1), np.float32)
-        self.keys, self.owners, self.windows = [], [], []
-        self._table = np.zeros(1 << _TABLE_BITS, dtype=bool)
-        self._table[_slot(self._keys)] = True
+            self._keys = np.zeros(0, np.uint32)
+            self._places = self._owners = np.zeros(0, np.int64)
+            self._windows = np.zeros((0, STEPS + 1), np.float16)
+        self.keys, self.owners, self.windows, self.places = [], [], [], []
+        bits = min(_MOST_TABLE_BITS, max(16, (16 * len(self._keys)).bit_length()))
+        self._down = np.uint32(32 - bits)
+        self._table = np.zeros(1 << bits, dtype=bool)
+        self._table[self._slots(self._keys)] = True
 
-    def search(self, line: NDArray[np.float32]) -> list[RowMatch]:
-        """Return the samples of which windows stand in the line: inverted, mirrored or not."""
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to find."""
+        return not len(self._keys)
+
+    def hits(self, line: NDArray[np.float32], start: int = 0) -> list[tuple[int, float, int]]:
+        """Return windows (by their number) in some numbers, their agreement and offset.
+
+        ``start`` is the offset of the numbers in their line. May be called by several threads.
+        """
+        found: list[tuple[int, float, int]] = []
+        if not len(self._keys):
+            return found
+        for block in range(0, max(0, len(line) - STEPS), _BLOCK):
+            part = line[block : block + _BLOCK + STEPS]
+            keys = signatures(part)
+            chosen = np.flatnonzero(_anchored(keys))
+            maybe = chosen[self._table[self._slots(keys[chosen])]]
+            first = np.searchsorted(self._keys, keys[maybe])
+            last = np.searchsorted(self._keys, keys[maybe], side="right")
+            maybe, first, last = maybe[last > first], first[last > first], last[last > first]
+            # Several windows may have the same bits; more than a few are a pattern, not a picture.
+            for also in range(_SAME_BITS):
+                for group in range(0, len(maybe), _TOGETHER):
+                    offsets = maybe[group : group + _TOGETHER]
+                    places = first[group : group + _TOGETHER] + also
+                    kept = places < last[group : group + _TOGETHER]
+                    found += self._agreeing(part, offsets[kept], places[kept], block + start)
+        return found
+
+    def _slots(self, keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Return each key's place in the table that tells most absent keys at once."""
+        with np.errstate(over="ignore"):
+            return (keys * np.uint32(0x85EBCA6B)) >> self._down
+
+    def _agreeing(
+        self,
+        part: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        places: NDArray[np.int64],
+        start: int,
+    ) -> list[tuple[int, float, int]]:
+        turned = self._places[places] % 4
+        with np.errstate(invalid="ignore", over="ignore"):
+            ours = part[offsets[:, None] + np.arange(STEPS + 1)].astype(np.float64)
+            ours -= ours.mean(axis=1, keepdims=True)
+            mirrored = turned % 2 == 1
+            ours[mirrored] = ours[mirrored, ::-1]
+            norms = np.maximum(np.sqrt((ours * ours).sum(axis=1)), 1e-300)
+            agreement = (ours * self._windows[places]).sum(axis=1) / norms
+            agreement[turned >= 2] *= -1
+        # NaN is no agreement.
+        good = np.flatnonzero(agreement >= LEAST_CORRELATION)
+        return list(
+            zip(
+                places[good].tolist(),
+                np.minimum(agreement[good], 1.0).tolist(),
+                (offsets[good] + start).tolist(),
+                strict=True,
+            )
+        )
+
+    def matches(self, hits: Iterable[tuple[int, float, int]]) -> list[RowMatch]:
+        """Return the samples of which windows were hit in one line."""
         found: dict[int, set[int]] = {}
         best: dict[int, float] = {}
         first: dict[int, int] = {}
-        if not len(self._keys):
-            return []
-        for start in range(0, len(line), _BLOCK):
-            straight = line[start : start + _BLOCK + STEPS]
-            for sign, part in itertools.product((1.0, -1.0), (straight, straight[::-1])):
-                keys, _ = signatures(part * np.float32(sign))
-                maybe = np.flatnonzero(self._table[_slot(keys)])
-                places = np.searchsorted(self._keys, keys[maybe])
-                places[places == len(self._keys)] = 0
-                hit = self._keys[places] == keys[maybe]
-                for place, offset in zip(places[hit].tolist(), maybe[hit].tolist(), strict=True):
-                    ours = part[offset : offset + STEPS + 1] * sign
-                    if not np.isfinite(ours).all():
-                        continue
-                    agreement = _pearson(ours, self._windows[place])
-                    if agreement < LEAST_CORRELATION:
-                        continue
-                    owner = int(self._owners[place])
-                    found.setdefault(owner, set()).add(place)
-                    best[owner] = max(best.get(owner, 0.0), agreement)
-                    first.setdefault(owner, start + offset)
+        for place, agreement, offset in hits:
+            owner = int(self._owners[place])
+            # One window may be found as it is and mirrored: it is one.
+            found.setdefault(owner, set()).add(int(self._places[place]) // 4 // (STEPS + 1))
+            best[owner] = max(best.get(owner, 0.0), agreement)
+            first[owner] = min(offset, first.get(owner, offset))
         matches = [RowMatch(o, len(p), best[o], first[o]) for o, p in found.items()]
         return sorted(matches, key=lambda match: -match.windows)
 
-
-def _slot(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return each key's place in the table that tells most absent keys at once."""
-    with np.errstate(over="ignore"):
-        return (keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _TABLE_BITS)
-
-
-def _pearson(a: NDArray[Any], b: NDArray[Any]) -> float:
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 0 else 0.0
+    def search(self, line: NDArray[np.float32]) -> list[RowMatch]:
+        """Return the samples of which windows stand in the line: inverted, mirrored or not."""
+        return self.matches(self.hits(line))

@@ -6,8 +6,9 @@ likeness. None proves absence: compressed or encrypted copies are found by no se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +17,19 @@ from numpy.typing import NDArray
 
 from policies.findings import Finding
 from sandbox_runner.inspection import payloads, samples
-from sandbox_runner.inspection.chunks import ChunkIndex
+from sandbox_runner.inspection.chunks import ChunkIndex, Match
+from sandbox_runner.inspection.distributions import Distribution
 from sandbox_runner.inspection.likeness import LikenessIndex
-from sandbox_runner.inspection.rows import RowIndex
-from sandbox_runner.inspection.safetensors_file import Header, stored, values
+from sandbox_runner.inspection.rows import STEPS, WINDOWS_A_SAMPLE, RowIndex, RowMatch
+from sandbox_runner.inspection.safetensors_file import Header, Tensor, stored, widened
+from sandbox_runner.inspection.streams import (
+    ELEMENTS,
+    PACKED,
+    Stream,
+    Strided,
+    Together,
+    byte_streams,
+)
 
 #: One window of 33 pixels may be chance of a smooth tensor; so many of one sample are not.
 BLOCK_WINDOWS: Final = 3
@@ -27,9 +37,11 @@ BLOCK_LIKENESS: Final = 0.95
 REVIEW_LIKENESS: Final = 0.85
 #: Pictures that were interleaved, as colours are or to hide them.
 STRIDES: Final = (2, 3, 4)
-_STRIDED_ELEMENTS: Final = 1 << 26
+#: Of the time that a file takes, what its lines and bytes take; its matrices' columns the rest.
+_FLAT_SHARE: Final = 0.8
 _OTHER_BYTES: Final = 256 * 1024 * 1024
 _SHOWN: Final = 20
+_MANY_SAMPLES: Final = 500
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 
 
@@ -46,6 +58,98 @@ class _Hits:
         self.total += count
         self.best = max(self.best, value)
 
+    def add_chunks(self, matches: Sequence[Match], where: str) -> None:
+        for match in matches:
+            self.add(
+                match.sample,
+                match.chunks,
+                where=where,
+                encoding=match.encoding,
+                offset=match.first_offset,
+            )
+
+    def add_rows(self, matches: Sequence[RowMatch]) -> None:
+        for match in matches:
+            self.add(match.sample, match.windows, match.correlation, offset=match.first_offset)
+
+
+class _Reading:
+    """One weights file on its way through the searches, as lines of bytes and of numbers.
+
+    The lines go on from tensor to tensor: a picture cut at tensors' ends stays one picture.
+    """
+
+    def __init__(self, chunks: ChunkIndex, rows: RowIndex, together: Together) -> None:
+        self._chunks, self._rows, self._together = chunks, rows, together
+        self._bytes: dict[str, Stream] = {}
+        self._lines = [self._line()]
+        self._strided = [
+            Strided(self._line(), start, stride) for stride in STRIDES for start in range(stride)
+        ]
+
+    def _line(self) -> Stream:
+        return Stream(self._together, self._rows.hits, STEPS)
+
+    def _of_bytes(self, name: str, text: bool) -> Stream:
+        if name not in self._bytes:
+
+            def search(block: NDArray[np.uint8], start: int) -> list[Any]:
+                marks = payloads.marks(block, start, text, not name.startswith(PACKED))
+                return [*self._chunks.hits(block, start), *marks]
+
+            self._bytes[name] = Stream(self._together, search, payloads.OVERLAP)
+        return self._bytes[name]
+
+    def feed(self, tensor: Tensor, block: NDArray[Any]) -> None:
+        """Take the next stored elements of a tensor."""
+        self._of_bytes("data", True).feed(block.view(np.uint8))
+        if tensor.dtype in (*_FLOATS, "I8", "U8"):
+            for name, part in byte_streams(block):
+                # The signs and exponents of positive numbers run like letters.
+                top = name == f"byte {block.itemsize - 1}"
+                self._of_bytes(f"{name} of {block.itemsize}", not top).feed(part)
+        if not self._rows.empty:
+            numbers = widened(block, tensor.dtype)
+            self._lines[0].feed(numbers)
+            for each in self._strided:
+                each.feed(numbers)
+
+    def turned(self, path: Path, header: Header, progress: Callable[[float], None]) -> None:
+        """Read the columns of matrices: pictures may stand there, those of one width together."""
+        lines: dict[int, Stream] = {}
+        matrices = [t for t in header.tensors if len(t.shape) == 2 and min(t.shape) > 1]
+        whole, done = max(1, sum(t.count for t in matrices)), 0
+        for tensor in matrices if not self._rows.empty else ():
+            line = lines.setdefault(tensor.shape[1], self._line())
+            matrix = stored(path, header, tensor)
+            # At least a few cache lines of each row at once.
+            step = max(64, ELEMENTS // tensor.shape[0])
+            for first in range(0, tensor.shape[1], step):
+                part = np.ascontiguousarray(matrix[:, first : first + step].T)
+                for start in range(0, part.size, ELEMENTS):
+                    flat = part.reshape(-1)[start : start + ELEMENTS]
+                    line.feed(widened(flat, tensor.dtype))
+                done += part.size
+                progress(_FLAT_SHARE + (1 - _FLAT_SHARE) * done / whole)
+        self._lines += lines.values()
+
+    def end(self, artefact: str, chunks: _Hits, rows: _Hits) -> list[Finding]:
+        """Finish every line; put the samples into ``chunks`` and ``rows``, return the rest."""
+        lines = [*self._lines, *(each.stream for each in self._strided)]
+        for stream in (*self._bytes.values(), *lines):
+            stream.end()
+        self._together.wait()
+        findings: list[Finding] = []
+        for name, stream in self._bytes.items():
+            chunks.add_chunks(
+                self._chunks.matches(hit for hit in stream.found if len(hit) == 2), name
+            )
+            marks = [hit for hit in stream.found if len(hit) == 3]
+            findings += payloads.check_marks(marks, artefact, name)
+        for stream in lines:
+            rows.add_rows(self._rows.matches(stream.found))
+        return findings
+
 
 class Search:
     """The index of the training samples, and the search of each file against it."""
@@ -53,7 +157,10 @@ class Search:
     def __init__(self, datasets: Mapping[str, Path], size: tuple[int, int]) -> None:
         training = samples.choose(datasets)
         self.total, self.members, self.unreadable = training.total, training.members, 0
-        self._chunks, self._rows, self._likeness = ChunkIndex(), RowIndex(), LikenessIndex()
+        # Fewer windows of each of very many samples, so that the index has a bound.
+        windows = WINDOWS_A_SAMPLE if len(training.rows) <= _MANY_SAMPLES else WINDOWS_A_SAMPLE // 4
+        self._chunks, self._rows = ChunkIndex(), RowIndex(windows_a_sample=windows)
+        self._likeness = LikenessIndex()
         self._places: list[str] = []
         for sample in samples.read(training, size):
             if sample is None:
@@ -80,46 +187,41 @@ class Search:
             {"searched": len(self._places), "of": self.total, "unreadable": self.unreadable},
         )
 
-    def weights(self, path: Path, header: Header, artefact: str) -> list[Finding]:
-        """Return the findings on one weights file that the strict reader has accepted."""
-        chunks, rows = _Hits(), _Hits()
-        pictures: list[tuple[str, int, float]] = []
-        findings: list[Finding] = []
-        data = np.memmap(path, dtype=np.uint8, mode="r", offset=header.data_start)
-        self._search_bytes(data, "data", chunks)
-        findings += payloads.check_bytes(data, artefact, "data")
-        low_planes: dict[str, list[NDArray[np.uint8]]] = {}
-        lines: list[NDArray[np.float32]] = []
-        for tensor in header.tensors:
-            array = stored(path, header, tensor)
-            findings += payloads.check_numbers(tensor.dtype, array, artefact, tensor.name)
-            if tensor.dtype in _FLOATS:
-                for name, stream in payloads.hidden_streams(array):
-                    low_planes.setdefault(name, []).append(stream)
-            numbers = values(path, header, tensor)
-            lines.append(numbers.reshape(-1))
-            likeness = self._likeness.search(numbers)
-            if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
-                pictures.append((tensor.name, likeness.sample, likeness.correlation))
-        for name, streams in low_planes.items():
-            for stream in streams if len(streams) > 1 else ():
-                self._search_bytes(stream, name, chunks)
-            joined = np.concatenate(streams)
-            self._search_bytes(joined, name, chunks)
-            findings += payloads.check_bytes(joined, artefact, name)
-        # One line of all tensors: a picture cut at tensors' ends stays one picture.
-        line = np.concatenate(lines)
-        self._search_rows(line, rows)
-        for stride in STRIDES if len(line) <= _STRIDED_ELEMENTS else ():
-            for start in range(stride):
-                self._search_rows(np.ascontiguousarray(line[start::stride]), rows)
-        for width in {tensor.shape[-1] for tensor in header.tensors if len(tensor.shape) == 2}:
-            turned = [
-                values(path, header, tensor).T.reshape(-1)
-                for tensor in header.tensors
-                if len(tensor.shape) == 2 and tensor.shape[-1] == width
-            ]
-            self._search_rows(np.ascontiguousarray(np.concatenate(turned)), rows)
+    def weights(
+        self,
+        path: Path,
+        header: Header,
+        artefact: str,
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> list[Finding]:
+        """Return the findings on one weights file that the strict reader has accepted.
+
+        ``progress`` is told the share done. The file is read in blocks, its bytes twice where it
+        has matrices (their columns), so that its size costs time and no memory.
+        """
+        with Together() as together:
+            reading = _Reading(self._chunks, self._rows, together)
+            findings: list[Finding] = []
+            pictures: list[tuple[str, int, float]] = []
+            for tensor in header.tensors:
+                kept = Distribution(tensor.dtype)
+                flat = stored(path, header, tensor).reshape(-1)
+                for start in range(0, len(flat), ELEMENTS):
+                    block = np.array(flat[start : start + ELEMENTS])
+                    kept.feed(block)
+                    reading.feed(tensor, block)
+                    at = tensor.start + start * flat.itemsize
+                    progress(_FLAT_SHARE * at / max(1, header.data_bytes))
+                del flat
+                findings += kept.findings(artefact, tensor.name)
+                likeness = self._likeness.search(
+                    stored(path, header, tensor), partial(widened, dtype=tensor.dtype)
+                )
+                if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
+                    pictures.append((tensor.name, likeness.sample, likeness.correlation))
+            reading.turned(path, header, progress)
+            chunks, rows = _Hits(), _Hits()
+            findings += reading.end(artefact, chunks, rows)
         return [*findings, *self._judge(artefact, chunks, rows, pictures)]
 
     def other(self, path: Path, artefact: str, shown: str) -> list[Finding]:
@@ -140,18 +242,10 @@ class Search:
         return self._judge(artefact, chunks, rows, [])
 
     def _search_bytes(self, stream: NDArray[np.uint8], where: str, hits: _Hits) -> None:
-        for match in self._chunks.search(stream):
-            hits.add(
-                match.sample,
-                match.chunks,
-                where=where,
-                encoding=match.encoding,
-                offset=match.first_offset,
-            )
+        hits.add_chunks(self._chunks.search(stream), where)
 
     def _search_rows(self, line: NDArray[np.float32], hits: _Hits) -> None:
-        for match in self._rows.search(line):
-            hits.add(match.sample, match.windows, match.correlation, offset=match.first_offset)
+        hits.add_rows(self._rows.search(line))
 
     def _judge(
         self,

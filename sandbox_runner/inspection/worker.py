@@ -6,9 +6,11 @@ standard input, one ``result.json`` in ``/output``.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,24 @@ from sandbox_runner.stage import is_sealed
 ARRAY_BYTES = 2 * 1024**3
 
 
+class Told:
+    """Tells the process outside how much is done, in hundredths, where somebody listens."""
+
+    def __init__(self) -> None:
+        descriptor = os.environ.get("GLOVEBOX_PROGRESS_FD")
+        self._descriptor = int(descriptor) if descriptor else None
+        self._last = -1
+
+    def __call__(self, share: float) -> None:
+        hundredths = min(100, int(share * 100))
+        if self._descriptor is not None and hundredths != self._last:
+            self._last = hundredths
+            line = json.dumps({"step": hundredths, "metrics": {"share": hundredths / 100}})
+            # Who does not listen any more is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, line.encode() + b"\n")
+
+
 def read_policy(values_by_name: Mapping[str, Any]) -> ReleasePolicy:
     """Return the section of the policy that the other process sent."""
     fixed: dict[str, Any] = {
@@ -48,13 +68,27 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns headers of the weights that may be loaded, the parsed metrics and configuration, and
     findings.
     """
-    root = Path(request["artefacts"])
-    policy = read_policy(request["policy"])
+    search = Search(
+        {slug: Path(path) for slug, path in request["datasets"].items()},
+        (request["size"][0], request["size"][1]),
+    )
+    root, policy = Path(request["artefacts"]), read_policy(request["policy"])
+    return read_files(root, request["files"], policy, search, Told())
+
+
+def read_files(
+    root: Path,
+    files: Mapping[str, str],
+    policy: ReleasePolicy,
+    search: Search,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> dict[str, Any]:
+    """Return what :func:`examine` does; ``files`` are names with their kinds, "" if undeclared."""
     findings: list[Finding] = []
     headers: dict[str, Header] = {}
     documents: dict[str, Any] = {}
     others: list[str] = []
-    for name, kind in request["files"].items():
+    for name, kind in files.items():
         path = root / name
         if kind == "weights":
             header = _weights(path, name, policy, findings)
@@ -70,16 +104,18 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
                 documents[kind] = read_object(path, most)
             except BadJson as bad:
                 findings.append(Finding(bad.rule, "block", name, str(bad), hard=True))
-    search = Search(
-        {slug: Path(path) for slug, path in request["datasets"].items()},
-        (request["size"][0], request["size"][1]),
-    )
     findings.append(search.summary())
+    whole, done = max(1, sum(header.data_bytes for header in headers.values())), 0
     for name, header in headers.items():
-        findings += search.weights(root / name, header, name)
+
+        def told(share: float, done: int = done, size: int = header.data_bytes) -> None:
+            progress((done + share * size) / whole)
+
+        findings += search.weights(root / name, header, name, told)
+        done += header.data_bytes
     for name in others:
         # A name that the manifest does not declare was made up by the job.
-        artefact = name if request["files"][name] else ""
+        artefact = name if files[name] else ""
         findings += search.other(root / name, artefact, name)
     return {
         "headers": {name: _header(root / name, header) for name, header in headers.items()},

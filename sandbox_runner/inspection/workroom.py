@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +48,13 @@ def ask(
     workdir: Path,
     backend: Backend,
     image: str,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Return the worker's answer, and the directory in which it left its files.
 
     The worker sees the artefacts and the datasets read-only, and our own two rooms; nothing else.
-    Raises :class:`WorkerFault` if it was ended, crashed, or answered with anything but JSON.
+    ``progress`` is told the share done. Raises :class:`WorkerFault` if it was ended, crashed, or
+    answered with anything but JSON.
     """
     output = workdir / f"worker-{task}"
     if output.exists():
@@ -84,6 +86,8 @@ def ask(
             output=output,
             stdin=json.dumps(whole).encode(),
             log=workdir / f"worker-{task}.log",
+            progress=progress and (lambda _step, said: progress(min(1.0, said["share"]))),
+            metrics=frozenset({"share"}),
         )
     )
     if (result.state, result.reason) != ("finished", "exit"):

@@ -1,4 +1,6 @@
-"""``python -m tests.fuzz {dicom,photo,video} {hypothesis,atheris} --seconds N``.
+"""``python -m tests.fuzz PATH {hypothesis,atheris} --seconds N``.
+
+Paths: dicom, photo and video of de-identification; weights, metrics and config of the gate.
 
 Both fuzzers throw changed seeds at a path until the time is up, and end with an error where a
 promise broke; the file that broke it then lies in ``.fuzz``. hypothesis changes files by a few
@@ -12,11 +14,14 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 FOLDER = Path(__file__).resolve().parents[2] / ".fuzz"
 LARGEST = 100_000
+DEID = ("dicom", "photo", "video")
+GATE = ("weights", "metrics", "config")
 SLICE = 100
 """Seconds after which atheris goes on in a new process: code that it watches keeps its values alive
 when it raises, so that large pictures add up to gigabytes. Without it they do not."""
@@ -25,7 +30,7 @@ when it raises, so that large pictures add up to gigabytes. Without it they do n
 def main() -> int:
     """Fuzz one path with one fuzzer."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("path", choices=("dicom", "photo", "video"))
+    parser.add_argument("path", choices=(*DEID, *GATE))
     parser.add_argument("fuzzer", choices=("hypothesis", "atheris"))
     parser.add_argument("--seconds", type=int, default=600)
     args = parser.parse_args()
@@ -37,15 +42,23 @@ def main() -> int:
     return 0
 
 
+def _path(path: str) -> tuple[Callable[[], Iterator[bytes]], Callable[[bytes], bool]]:
+    """Return the seeds of a path and its promise; imported late, so that atheris can watch."""
+    if path in GATE:
+        from tests.fuzz import gate
+
+        return gate.SEEDS[path], gate.PROMISES[path]
+    from tests.fuzz import promises, seeds
+
+    return seeds.SEEDS[path], promises.PROMISES[path]
+
+
 def _hypothesis(path: str, seconds: int) -> None:
     from tests.fuzz.mutations import explore
-    from tests.fuzz.promises import PROMISES
-    from tests.fuzz.seeds import SEEDS
 
+    seeds, promise = _path(path)
     saved = FOLDER / f"{path}-smallest"
-    tried, written = explore(
-        list(SEEDS[path]()), PROMISES[path], seconds=seconds, failed=saved.write_bytes
-    )
+    tried, written = explore(list(seeds()), promise, seconds=seconds, failed=saved.write_bytes)
     print(f"{tried} files, {written} with an output; every promise held")
 
 
@@ -65,15 +78,14 @@ def _atheris_slice(path: str, seconds: int) -> NoReturn:
     import atheris
 
     # Ours and Pillow's readers guide the search; what is imported before is not watched.
-    with atheris.instrument_imports(include=["deid", "PIL"]):
-        from tests.fuzz.promises import PROMISES
-        from tests.fuzz.seeds import SEEDS
+    watched = ["sandbox_runner", "policies"] if path in GATE else ["deid", "PIL"]
+    with atheris.instrument_imports(include=watched):
+        seeds, promise = _path(path)
 
     corpus = FOLDER / f"corpus-{path}"
     corpus.mkdir(exist_ok=True)
-    for seed in SEEDS[path]():
+    for seed in seeds():
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-    promise = PROMISES[path]
 
     def once(data: bytes) -> None:
         promise(data)

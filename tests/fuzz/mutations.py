@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 TOKENS = (
     b"", b"\0", b"\xff", b"\xff\xff\xff\xff", b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"SQ\0\0",
     b"UN\0\0", b"\xff\xd8\xff", b"\xff\xd9", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\x01\0\0\0",
+    b'"', b"{", b"}", b"[", b",", b" ", b"null", b"1e999", b"-1", b"NaN", b"\\u0000",
 )  # fmt: skip
-"""Bytes that mean something to a reader: delimiters, undefined and huge lengths, markers."""
+"""Bytes that mean something to a reader: delimiters, undefined and huge lengths, markers,
+the signs of JSON."""
 
 EDITS = ("replace", "insert", "remove", "repeat", "cut", "copy")
 Edit = tuple[str, int, int, bytes]

@@ -100,8 +100,10 @@ class Network:
         return {}
 
     def put(self, head: dict[str, Any], body: bytearray) -> dict[str, Any]:
-        """Replace the values of one tensor."""
+        """Replace the values of one tensor, or of some of its rows or columns."""
         target = self.module.state_dict()[head["name"]]
+        if head.get("part") is not None:
+            target = target.narrow(*head["part"])
         target.copy_(tensor_of(head["dtype"], head["shape"], body))
         return {}
 

@@ -1,0 +1,265 @@
+"""What the gate's readers promise of any bytes whatever, and the files to start from.
+
+The readers are called as the sealed worker calls them, without its sandbox: no exception, no hang,
+and where a second reader (the safetensors library, Python's json) or a second writing of the same
+content disagrees, the verdict is block.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from policies.document import default_policy
+from policies.findings import Finding, finding_from_mapping, verdict
+from policies.metric_values import AXES, COLUMN_NAMES, check_metrics
+from policies.release import check_config
+from policies.submission import Manifest, parse_manifest
+from sandbox_runner.inspection.safetensors_file import SIZES
+from sandbox_runner.inspection.stored_samples import Search
+from sandbox_runner.inspection.worker import read_files
+from tests.fuzz.promises import CANARY, in_time
+
+MANIFEST = """
+[job]
+name = "fuzz"
+recipe = "classification"
+[model]
+build = "model:build"
+[datasets]
+spots = "1"
+[metrics]
+loss = "curve"
+auc = { kind = "number", min = 0, max = 1, digits = 3 }
+confusion = "matrix"
+stopped = { kind = "choice", values = ["early", "late"] }
+[config]
+size = [48, 40]
+positive_label = "lésion"
+lr = 0.01
+layers = [8, 16, { width = 3, gate = true }]
+"""
+
+
+@lru_cache(maxsize=1)
+def _manifest() -> Manifest:
+    return parse_manifest(MANIFEST, default_policy())
+
+
+@lru_cache(maxsize=1)
+def _search() -> Search:
+    return Search({}, (48, 40))
+
+
+def _read(data: bytes, kind: str) -> tuple[dict[str, Any], list[Finding]]:
+    """Return the worker's answer on one file of these bytes, and its findings."""
+    # A new one each time: what still maps the last one must not see it change.
+    file = os.memfd_create("artefact")
+    try:
+        os.write(file, data)
+        with in_time():
+            answer = read_files(
+                Path("/proc/self/fd"), {str(file): kind}, default_policy().release, _search()
+            )
+    finally:
+        os.close(file)
+    json.dumps(answer, allow_nan=False)
+    findings = [finding_from_mapping(row) for row in answer["findings"]]
+    # Only the empty search asks for a review by itself.
+    return answer, [found for found in findings if found.rule != "samples.search"]
+
+
+def weights(data: bytes) -> bool:
+    """Read bytes as weights, as they are and with the length of their header put right."""
+    end = data.rfind(b"}") + 1
+    framed = max(0, end - 8).to_bytes(8, "little") + data[8:end] + data[end:]
+    accepted = [_weights(each) for each in {data, framed}]
+    return any(accepted)
+
+
+def _weights(data: bytes) -> bool:
+    answer, findings = _read(data, "weights")
+    assert CANARY.decode() not in json.dumps([found.public() for found in findings])
+    if not answer["headers"]:
+        assert verdict(findings) == "block"
+        assert any(found.hard for found in findings)
+        return False
+    (header,) = answer["headers"].values()
+    # The library reads the same file, and the same tensors of the same bytes from it.
+    stored = dict(safetensors.deserialize(data))
+    assert stored.keys() == {row["name"] for row in header["tensors"]}
+    again: dict[str, Any] = {}
+    length = int.from_bytes(data[:8], "little")
+    if data[8:].startswith(b'{"__metadata__"'):
+        again["__metadata__"] = json.loads(data[8 : 8 + length])["__metadata__"]
+        assert again["__metadata__"] in ({"format": "pt"}, {"format": "np"})
+    body = b""
+    for row in header["tensors"]:
+        part = bytes(stored[row["name"]]["data"])
+        assert len(part) == math.prod(row["shape"]) * SIZES[row["dtype"]]
+        again[row["name"]] = {
+            "dtype": row["dtype"],
+            "shape": row["shape"],
+            "data_offsets": [len(body), len(body) + len(part)],
+        }
+        assert row["start"] == len(body)
+        body += part
+    # Whatever says the same in another way does not leave.
+    text = json.dumps(again, separators=(",", ":"))
+    free = length - len(text)
+    assert 0 <= free <= 7, "a header with more in it than its tensors"
+    assert data == length.to_bytes(8, "little") + text.encode() + b" " * free + body
+    return True
+
+
+def _plain(data: bytes) -> dict[str, Any] | None:
+    """Return what Python's json reads from it, or None if that is no object."""
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def metrics(data: bytes) -> bool:
+    """Read bytes as metrics; whether all of them may leave."""
+    answer, findings = _read(data, "metrics")
+    document = answer["documents"].get("metrics")
+    if document is None:
+        assert verdict(findings) == "block"
+        return False
+    assert _plain(data) is not None, "Python does not read what was accepted"
+    specs = _manifest().metrics
+    with in_time():
+        leaving, checked = check_metrics(specs, document, default_policy())
+    findings += checked
+    assert leaving.keys() <= specs.keys()
+    for name, value in leaving.items():
+        if specs[name].kind == "choice":
+            assert value in specs[name].values
+        else:
+            _only_numbers(value)
+    said = json.dumps(leaving, allow_nan=False) + json.dumps([f.public() for f in findings])
+    assert CANARY.decode() not in said, "a canary leaves"
+    if verdict(findings) != "block":
+        assert set(document) <= set(specs), "a metric of another name did not block"
+    return verdict(findings) == "pass"
+
+
+def _only_numbers(value: Any) -> None:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            known = name in COLUMN_NAMES | AXES | set(_manifest().metrics)
+            assert known or name.removeprefix("column_").isdigit(), "a column's name leaves"
+            _only_numbers(part)
+    elif isinstance(value, list | tuple):
+        assert len(value) <= 101
+        for part in value:
+            _only_numbers(part)
+    else:
+        assert value is None or (
+            type(value) in (int, float) and float(f"{value:.4g}") == float(value)
+        ), "more digits than the policy's"
+
+
+def config(data: bytes) -> bool:
+    """Read bytes as a configuration; what passes must be one of the spellings of json.dump."""
+    answer, findings = _read(data, "config")
+    document = answer["documents"].get("config")
+    if document is None:
+        assert verdict(findings) == "block"
+        return False
+    with in_time():
+        findings += check_config(_manifest().config, document, data, "config.json")
+    assert (verdict(findings) == "pass") == (data in set(spellings()))
+    return verdict(findings) == "pass"
+
+
+def spellings() -> Iterator[bytes]:
+    """The forty files that json.dump writes of the manifest's configuration."""
+    value = json.loads(json.dumps(dict(_manifest().config)))
+    for sort in (False, True):
+        for ascii_only in (True, False):
+            for options in ({}, {"separators": (",", ":")}, {"indent": 1}, {"indent": 2},
+                            {"indent": 4}):  # fmt: skip
+                text = json.dumps(value, sort_keys=sort, ensure_ascii=ascii_only, **options)
+                yield text.encode()
+                yield text.encode() + b"\n"
+
+
+def weights_seeds() -> Iterator[bytes]:
+    """Small files of every type, as the library writes them, and with a canary where text fits."""
+    rng = np.random.default_rng(0)
+    floats = rng.normal(0, 0.05, (16, 8)).astype(np.float32)
+    yield safetensors.numpy.save({"w": floats})
+    yield safetensors.numpy.save({"w": floats, "b": floats[0]}, {"format": "pt"})
+    for dtype in (np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_):
+        yield safetensors.numpy.save({"first.weight": (floats * 100).astype(dtype)})
+    yield safetensors.numpy.save({f"layer.{i}": floats[: i + 1] for i in range(12)})
+    yield safetensors.numpy.save({"one": np.array(1, np.float32), "nan": floats * np.nan})
+    yield _file({"w": {"dtype": "BF16", "shape": [4, 2], "data_offsets": [0, 16]}}, bytes(16))
+    yield safetensors.numpy.save({"w": floats}, {"format": CANARY.decode()})
+    yield safetensors.numpy.save({f"w{CANARY.decode()}": floats.astype(np.float64)})
+    entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    for change in (
+        {"shape": [2**40, 2**40]}, {"shape": [-4]}, {"shape": [[4]]}, {"dtype": "F8_E4M3"},
+        {"data_offsets": [0, 2**63]}, {"data_offsets": [16, 0]}, {"shape": []}, {"more": 1},
+    ):  # fmt: skip
+        yield _file({"w": entry | change}, bytes(16))
+    yield _file({"w": entry, "v": entry}, bytes(16))
+
+
+def _file(entries: Mapping[str, Any], body: bytes) -> bytes:
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def metrics_seeds() -> Iterator[bytes]:
+    """Metrics as they are declared, and of every other form."""
+    good = {
+        "loss": [0.5, 0.25, 0.125],
+        "auc": 0.91234567,
+        "confusion": [[120, 14], [30, None]],
+        "stopped": "early",
+    }
+    canary = CANARY.decode()
+    for change in (
+        {}, {"loss": {"step": [1, 2], "loss": [0.1, 0.2]}}, {"loss": [{"x": 1, "y": 2.5}] * 3},
+        {"loss": {canary: [1, 2]}}, {"stopped": canary}, {"auc": canary}, {canary: 1},
+        {"confusion": [[3, 1], [2, 4]]}, {"auc": None}, {"auc": True}, {"auc": 1e300},
+        {"loss": [[[[[1]]]]]}, {"loss": list(range(200))},
+    ):  # fmt: skip
+        yield json.dumps(good | change).encode()
+    yield json.dumps({"auc": 0.5}, indent=2).encode() + b"\n"
+    yield b'{"auc": NaN}'
+    yield b'{"auc": 0.5, "auc": 0.6}'
+    yield b'{"auc": 1e999, "loss": [' + b"9" * 40 + b"]}"
+    yield b'{"loss": ' + b"[" * 3000 + b"]" * 3000 + b"}"
+
+
+def config_seeds() -> Iterator[bytes]:
+    """Every spelling that may leave, and some that may not."""
+    yield from spellings()
+    value = json.loads(json.dumps(dict(_manifest().config)))
+    yield json.dumps(value | {"lr": 0.02}).encode()
+    yield json.dumps(value | {"note": CANARY.decode()}).encode()
+    yield json.dumps(value).replace("0.01", "1e-2").encode()
+    yield json.dumps(value, indent=3).encode()
+    yield b"\xef\xbb\xbf" + json.dumps(value).encode()
+
+
+PROMISES: Mapping[str, Callable[[bytes], bool]] = {
+    "weights": weights,
+    "metrics": metrics,
+    "config": config,
+}
+SEEDS = {"weights": weights_seeds, "metrics": metrics_seeds, "config": config_seeds}
