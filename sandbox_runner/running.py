@@ -305,8 +305,11 @@ class Running:
             (self._channels.log, self._log.write),
             (self._channels.progress, self._progress),
         ):
+            # Not select(), which takes no descriptor above 1023.
+            ready = select.poll()
+            ready.register(descriptor, select.POLLIN)
             while time.monotonic() < until:
-                if not select.select([descriptor], [], [], 0.5)[0]:
+                if not ready.poll(500):
                     break
                 try:
                     data = os.read(descriptor, READ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_a_survivor_is_seen_by_its_name() -> None:
         assert trial._survives(identifier)
     finally:
         process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not trial._survives(identifier), "the dead may wait for their burial"
     process.wait()
 
