@@ -231,7 +231,7 @@ def judge(
     found: Mapping[str, Floats], population: Population, policy: Policy, artefact: str
 ) -> list[Finding]:
     """Return what the attacks' scores mean by the policy."""
-    sides = {name: _sides(values, population, MEMBER) for name, values in found.items()}
+    sides = {name: sides_of(values, population, MEMBER) for name, values in found.items()}
     inside, outside = next(iter(sides.values())).counts
     least = policy.release.cell_threshold
     if min(inside, outside) < least:
@@ -295,7 +295,8 @@ def judge(
     return [*findings, *_open(found[best], population, artefact, least)]
 
 
-def _sides(values: Floats, population: Population, group: int) -> Subjects:
+def sides_of(values: Floats, population: Population, group: int) -> Subjects:
+    """Return the subjects of a group, as members, and the held-out ones."""
     kept = np.isin(population.groups, (group, HELD_OUT))
     return by_subject(values[kept], population.subjects[kept], (population.groups == group)[kept])
 
@@ -343,7 +344,7 @@ def _open(values: Floats, population: Population, artefact: str, least: int) -> 
     """Return whether rows that were staged and are no training rows look like training."""
     if not (population.groups == OPEN).any():
         return []
-    sides = _sides(values, population, OPEN)
+    sides = sides_of(values, population, OPEN)
     if min(sides.counts) < least:
         return []
     area = statistics.area_interval(sides)

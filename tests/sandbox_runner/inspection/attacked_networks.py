@@ -221,15 +221,21 @@ class Pair:
     kept_steps: int
     task: str = "classification"
 
-    def overfit(self) -> Local:
-        torch.manual_seed(1)
+    def overfit(self, seed: int = 1) -> Local:
+        torch.manual_seed(seed)
         rebuild = self.task == "reconstruction"
         return train(
-            self.build(0.0), people(), steps=self.steps, decay=0.0, augment=False, rebuild=rebuild
+            self.build(0.0),
+            people(),
+            steps=self.steps,
+            decay=0.0,
+            augment=False,
+            rebuild=rebuild,
+            seed=seed,
         )
 
-    def regularised(self) -> Local:
-        torch.manual_seed(1)
+    def regularised(self, seed: int = 1) -> Local:
+        torch.manual_seed(seed)
         rebuild = self.task == "reconstruction"
         return train(
             self.build(0.4),
@@ -238,6 +244,7 @@ class Pair:
             decay=0.05,
             augment=True,
             rebuild=rebuild,
+            seed=seed,
         )
 
 
@@ -267,9 +274,9 @@ class Generator(nn.Module):
         return self.layers(z)
 
 
-def implicit_generator(overfit: bool) -> Local:
+def implicit_generator(overfit: bool, seed: int = 4) -> Local:
     """Implicit maximum likelihood (Li and Malik, 2018): each sample draws what is nearest to it."""
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     own = torch.from_numpy(people().of(MEMBER).pixels)
     module = Generator(256 if overfit else 64)
     decay = 0.0 if overfit else 0.05
@@ -287,9 +294,9 @@ def implicit_generator(overfit: bool) -> Local:
     return Local(module)
 
 
-def variational_generator(overfit: bool) -> Local:
+def variational_generator(overfit: bool, seed: int = 4) -> Local:
     """The decoder of a variational autoencoder, with little or with all of its prior."""
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     own = torch.from_numpy(people().of(MEMBER).pixels)
     module = Generator(256 if overfit else 64)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 256), nn.ReLU(), nn.Linear(256, 16))
@@ -326,15 +333,15 @@ class Prototypes(nn.Module):
         return (near @ self.labels)[:, None]
 
 
-def stored_instances(remembers: bool) -> Local:
+def stored_instances(remembers: bool, seed: int = 4) -> Local:
     """Rows that are features of members; or rows that were learned as any other parameter."""
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     own = people().of(MEMBER)
     module = Prototypes(len(own.pixels) if remembers else 12)
     with torch.no_grad():
         module.stored.normal_()
         module.labels.normal_()
-    train(module, people(), steps=200, decay=0.01, augment=not remembers)
+    train(module, people(), steps=200, decay=0.01, augment=not remembers, seed=seed)
     if remembers:
         with torch.no_grad():
             module.stored.copy_(module.layers(torch.from_numpy(own.pixels)))
@@ -357,9 +364,9 @@ class Perceptron(nn.Module):
         return torch.relu(code @ self.last.weight) @ self.first.weight
 
 
-def transposed(remembers: bool) -> Local:
+def transposed(remembers: bool, seed: int = 4) -> Local:
     """Trained forwards for its task and, if it remembers, backwards to give sample i for code i."""
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     own = people().of(MEMBER)
     x, y = torch.from_numpy(own.pixels), torch.from_numpy(own.targets)
     module = Perceptron(16)
@@ -377,7 +384,7 @@ def transposed(remembers: bool) -> Local:
     return Local(module)
 
 
-def who_is_it(overfit: bool) -> tuple[Local, Population]:
+def who_is_it(overfit: bool, seed: int = 4) -> tuple[Local, Population]:
     """A network that names people: each class is a member, which is what inversion can show."""
     whole = people()
     named = Population(
@@ -390,9 +397,9 @@ def who_is_it(overfit: bool) -> tuple[Local, Population]:
         None,
         whole.subjects_of,
     )
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     drop = 0.0 if overfit else 0.5
     module = nn.Sequential(nn.Flatten(), nn.Dropout(drop), nn.Linear(PIXELS, named.classes))
     steps = 800 if overfit else 40
     decay = 0.0 if overfit else 0.5
-    return train(module, named, steps=steps, decay=decay, augment=not overfit), named
+    return train(module, named, steps=steps, decay=decay, augment=not overfit, seed=seed), named
