@@ -47,8 +47,8 @@ class Local:
     def features(self, batch: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
         found: list[NDArray[np.float32]] = []
 
-        def keep(_module: object, _given: object, out: torch.Tensor) -> None:
-            if out.numel() == len(batch) * width:
+        def keep(_module: object, _given: object, out: object) -> None:
+            if isinstance(out, torch.Tensor) and out.numel() == len(batch) * width:
                 found.append(out.detach().reshape(len(batch), width).clone().numpy())
 
         hooks = [each.register_forward_hook(keep) for each in self.module.modules()]
