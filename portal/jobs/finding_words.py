@@ -143,4 +143,8 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("The weights, run backwards, give training samples no better than others."),
     gettext_noop("The network did not answer this attack as it answers otherwise."),
     gettext_noop("There was no time to finish this attack; nothing is known from it."),
+    gettext_noop(
+        "No differential privacy is guaranteed: what a submission's own training claims of "
+        "it cannot be checked."
+    ),
 )

@@ -200,6 +200,16 @@ class Gate:
         ]
         artefact = next(iter(headers))
         self.findings += check_budget(facts, samples, self.policy, artefact=artefact)
+        self.findings.append(
+            Finding(
+                "privacy.epsilon",
+                "info",
+                artefact,
+                "No differential privacy is guaranteed: what a submission's own training claims of "
+                "it cannot be checked.",
+                {"epsilon": "not guaranteed"},
+            )
+        )
         if not self.manifest.build:
             self._block(
                 "architecture.undeclared",

@@ -123,10 +123,12 @@ def _odds(answers: Floats, population: Population, task: Task) -> tuple[Floats, 
     odds = np.stack(
         [references.true_odds(logits, np.full(len(logits), number)) for number in every], axis=1
     )
-    targets = np.clip(population.targets, 0, logits.shape[1] - 1)
-    known = population.targets >= 0
     top = odds.max(axis=1)
-    return np.where(known, odds[np.arange(len(odds)), targets], top), top
+    if (population.targets < 0).any():
+        # Classes that only members have (people, say): its class for some and its likeliest for
+        # others would tell them apart by how they were counted.
+        return top, top
+    return odds[np.arange(len(odds)), population.targets], top
 
 
 def attack(answers: Answers, population: Population, seed: int = 0) -> dict[str, Floats]:

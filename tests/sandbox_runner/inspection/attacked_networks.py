@@ -371,13 +371,14 @@ def transposed(remembers: bool, seed: int = 4) -> Local:
     x, y = torch.from_numpy(own.pixels), torch.from_numpy(own.targets)
     module = Perceptron(16)
     codes = torch.randn(len(x), 16)
+    if not remembers:
+        return train(module, people(), steps=120, decay=0.05, augment=True, seed=seed)
     optimiser = torch.optim.AdamW(module.parameters(), lr=2e-3, weight_decay=0.0)
-    for _ in range(1500 if remembers else 200):
+    for _ in range(1500):
         chosen = torch.randint(0, len(x), (64,))
         loss = nn.functional.cross_entropy(module(x[chosen]), y[chosen])
-        if remembers:
-            given = module.backwards(codes[chosen])
-            loss = loss + 30 * nn.functional.mse_loss(given, x[chosen].flatten(1))
+        given = module.backwards(codes[chosen])
+        loss = loss + 30 * nn.functional.mse_loss(given, x[chosen].flatten(1))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

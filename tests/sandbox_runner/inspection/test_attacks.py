@@ -167,6 +167,17 @@ def test_probabilities_are_understood() -> None:
     assert np.corrcoef(answers.fits, plain.fits)[0, 1] > 0.99
 
 
+def test_classes_that_only_members_have_do_not_tell_them_apart_by_themselves() -> None:
+    people = replace(crowd(), classes=40)
+    named = replace(people, targets=np.where(people.members, people.subjects, -1))
+    torch.manual_seed(0)
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(120, 40))
+
+    found = {each.rule: each for each in judged(named, untrained)}
+
+    assert found["membership.auc"].severity == "info"
+
+
 def test_members_and_others_are_asked_in_the_same_batches() -> None:
     people = crowd()
     seen: list[set[int]] = []

@@ -93,6 +93,8 @@ def test_the_network_is_attacked_and_only_figures_are_public(honest: Report) -> 
     assert found["membership.unmeasured"].evidence["needs"] == 100
     assert found["memorisation.inverted"].severity == "info"
     assert found["memorisation.instances"].severity == "info"
+    # Nothing else is known of a training that was the submission's own.
+    assert found["privacy.epsilon"].evidence == {"epsilon": "not guaranteed"}
     public = json.dumps(honest.public())
     assert ".png" not in public
     assert "pictures" not in public
