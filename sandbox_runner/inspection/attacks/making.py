@@ -18,7 +18,9 @@ Floats32 = NDArray[np.float32]
 MADE: Final = 256
 STARTS: Final = 96
 ROUNDS: Final = 12
-CLIMBS: Final = 64
+#: Of few classes each is climbed to from several starts.
+CLIMBS: Final = 32
+MOST_CLIMBS: Final = 64
 STEPS: Final = 40
 #: So many steps show most of what there is; without them, the attack is not finished.
 LEAST_STEPS: Final = 15
@@ -77,10 +79,11 @@ def climb(asker: Asker, population: Population, classes: int, seed: int = 0) -> 
     steps, for single pixels fool a network without showing anything.
     """
     rng = np.random.default_rng(seed)
-    pictures = _starts(population, CLIMBS, rng)
+    count = CLIMBS if classes <= CLIMBS else MOST_CLIMBS
+    pictures = _starts(population, count, rng)
     width = asker.network.predict(pictures[:1]).shape[1]
-    weights = np.zeros((CLIMBS, width), np.float32)
-    for place in range(CLIMBS):
+    weights = np.zeros((count, width), np.float32)
+    for place in range(count):
         number = place % max(2, classes)
         if width == 1:
             weights[place, 0] = 1.0 if number % 2 else -1.0

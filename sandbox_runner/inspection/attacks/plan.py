@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from sandbox_runner.oracle import OUTPUTS_A_PICTURE, OracleFault
 
 #: Of tensors with more numbers than this together, the search for stored features reads the first.
 TABLE_NUMBERS: Final = 2**25
+#: A slow network is asked about fewer subjects, but of each group about so many.
+LEAST_SUBJECTS: Final = 50
 #: Of the time, what training of reference networks and what running weights backwards may take.
 REFERENCE_SHARE: Final = 0.2
 TRANSPOSE_SHARE: Final = 0.2
@@ -98,6 +101,7 @@ def run(
     """
     wanted = [attack for attack in ATTACKS if task.kind in attack.tasks]
     findings: list[Finding] = []
+    start, given = time.monotonic(), 0.0
     for number, attack in enumerate(wanted):
 
         def pulse(share: float = number / len(wanted)) -> None:
@@ -107,7 +111,9 @@ def run(
         pulse()
         pixels = task.size[0] * task.size[1]
         outputs = pixels if task.kind == "reconstruction" else OUTPUTS_A_PICTURE
-        asker = Asker(network, attack.share * policy.attacks.seconds, outputs, pulse)
+        # What one attack leaves of its time is the next one's.
+        given += attack.share * policy.attacks.seconds
+        asker = Asker(network, given - (time.monotonic() - start), outputs, pulse)
         try:
             findings += _run(attack, asker, people, weights, task, policy, artefact, official or {})
         except OutOfTime:
@@ -187,7 +193,8 @@ def within(asker: Asker, people: Population, views: int) -> Population:
     kept: list[int] = []
     for group in (MEMBER, population.OPEN, HELD_OUT):
         names = rng.permutation(np.unique(people.subjects[people.groups == group]))
-        kept += names[: max(1, int(share * len(names)))].tolist() if len(names) else []
+        # Fewer say nothing: rather a try that is not finished.
+        kept += names[: max(LEAST_SUBJECTS, int(share * len(names)))].tolist()
     return people.of_subjects(np.array(kept))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -203,6 +204,23 @@ def test_what_is_not_finished_goes_to_review() -> None:
     )
     assert verdict(found) == "review"
     assert "memorisation.inverted.unfinished" in [each.rule for each in found]
+
+
+def test_a_slow_network_is_asked_about_fewer_whole_subjects() -> None:
+    people = crowd(members=300, others=200)
+
+    class Slow(Local):
+        def predict(self, batch: np.ndarray, outputs: int = 4096) -> np.ndarray:
+            time.sleep(0.02)
+            return super().predict(batch, outputs)
+
+    fewer = plan.within(Asker(Slow(nn.Flatten()), 1.5), people, 5)
+
+    assert 100 < len(fewer.pixels) < len(people.pixels)
+    assert (np.bincount(fewer.subjects)[np.unique(fewer.subjects)] == 2).all()
+    for group in (MEMBER, HELD_OUT):
+        assert len(np.unique(fewer.subjects[fewer.groups == group])) >= 50
+    assert plan.within(Asker(Slow(nn.Flatten()), 600), people, 5) is people
 
 
 def test_a_fault_in_one_attack_is_a_finding_and_the_others_go_on() -> None:
