@@ -95,6 +95,7 @@ def test_inversion_ranks_a_network_that_names_people_above_a_regularised_one() -
 
     gap = statistics.difference_interval(*sides)
     print(f"inversion: {gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]")
+    assert gap.low > 0
     assert findings[0].severity == "review"
     assert findings[1].severity == "info"
     assert findings[0].evidence["ratio"] > findings[1].evidence["ratio"]
