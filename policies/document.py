@@ -233,6 +233,26 @@ class ReleasePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class AttackPolicy:
+    """How hard a network is attacked before it leaves, and what an attack must not reach.
+
+    ``pictures`` are asked of each group, ``references`` networks of ours trained beside it.
+    """
+
+    seconds: Annotated[int, Higher(10, 86400), SECONDS]
+    pictures: Annotated[int, Higher(20, 100_000)]
+    references: Annotated[int, Higher(0, 64)]
+    membership_review_auc: Annotated[float, Lower(0.5, 1.0)]
+    membership_block_auc: Annotated[float, Lower(0.5, 1.0)]
+    membership_rate: Annotated[float, Lower(0.001, 0.5)]
+    membership_factor: Annotated[float, Lower(1.0, 100.0)]
+    memorisation_p: Annotated[float, Higher(0.001, 0.2)]
+    memorisation_ratio: Annotated[float, Lower(1.0, 100.0)]
+    memorisation_copies: Annotated[float, Lower(0.0, 1.0)]
+    memorisation_gap: Annotated[float, Lower(0.0, 2.0)]
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerPolicy:
     """How many bits, releases and how much epsilon may be spent in all."""
 
@@ -293,6 +313,7 @@ class Policy:
     deid: DeidPolicy
     submission: SubmissionPolicy
     release: ReleasePolicy
+    attacks: AttackPolicy
     ledger: LedgerPolicy
     history: HistoryPolicy
     isolation: IsolationPolicy

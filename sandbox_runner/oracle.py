@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ from sandbox_runner.spec import GiB, Limits, MiB, Mount, SandboxSpec
 INSIDE: Final = Path(__file__).parent / "inspection" / "inside"
 HEAD_BYTES: Final = 4 * MiB
 OUTPUTS_A_PICTURE: Final = 4096
+#: Layers whose answers are given for one width, and bytes of them together.
+FEATURE_LAYERS: Final = 8
+FEATURE_BYTES: Final = 64 * MiB
 #: More sides, or longer ones, no tensor has; their product must stay a number that fits.
 SIDES: Final = 16
 SIDE: Final = 2**48
@@ -57,7 +60,8 @@ LIMITS: Final = Limits(
 class OracleFault(GloveboxError):
     """The network did not answer as it must. ``reason`` is a word of ours, never of the network.
 
-    Reasons: start, build, load, forward, timeout, ended, protocol, shape, not-finite.
+    Reasons: start, build, load, put, forward, gradient, features, timeout, ended, protocol, shape,
+    not-finite.
     """
 
     def __init__(self, reason: str) -> None:
@@ -163,30 +167,63 @@ class Oracle:
         head = {"name": fact.name, "dtype": fact.dtype, "shape": shape, "part": part}
         self._call("put", head, body, most=0)
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(
+        self, batch: NDArray[np.float32], outputs: int = OUTPUTS_A_PICTURE
+    ) -> NDArray[np.float32]:
         """Return the network's outputs, float32 [n, k], for pictures float32 [n, 1, H, W].
 
-        Raises :class:`OracleFault` for another shape, more than 4096 numbers a picture, NaN or
-        infinity, silence longer than ``call_seconds``, and an end of the process.
+        A network that makes pictures is given numbers [n, d] instead, and ``outputs`` as large.
+        Raises :class:`OracleFault` for another shape, more than ``outputs`` numbers a picture,
+        NaN or infinity, silence longer than ``call_seconds``, and an end of the process.
         """
         count = len(batch)
         body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
         head, data = self._call(
-            "predict", {"shape": list(batch.shape)}, body, most=4 * count * OUTPUTS_A_PICTURE
+            "predict", {"shape": list(batch.shape)}, body, most=4 * count * outputs
         )
         shape = head.get("shape")
+        if not _is_shape(shape) or shape[0] != count or math.prod(shape) * 4 != len(data):
+            raise OracleFault("shape")
+        return _finite(data, (count, -1))
+
+    def gradient(
+        self, batch: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the gradient, in the shape of ``batch``, of the outputs times ``weights`` [n, k].
+
+        It is computed where the submission runs, so it is a hint and no more: whoever follows it
+        asks :meth:`predict` where it led. Raises :class:`OracleFault` as ``predict`` does.
+        """
+        body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
+        body += np.ascontiguousarray(weights, dtype="<f4").tobytes()
+        head = {"shape": list(batch.shape), "outputs": int(weights.shape[1])}
+        _, data = self._call("gradient", head, body, most=4 * batch.size)
+        if len(data) != 4 * batch.size:
+            raise OracleFault("shape")
+        return _finite(data, batch.shape)
+
+    def features(self, batch: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
+        """Return what those layers answer that give ``width`` numbers a picture, each [n, width].
+
+        At most 8 layers, the last ones of them. Raises :class:`OracleFault`.
+        """
+        count = len(batch)
+        body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
+        most = min(FEATURE_BYTES, 4 * count * width * FEATURE_LAYERS)
+        head, data = self._call(
+            "features",
+            {"shape": list(batch.shape), "width": width, "most": FEATURE_LAYERS},
+            body,
+            most=most,
+        )
+        layers = head.get("layers")
         if (
-            not isinstance(shape, list)
-            or not 1 <= len(shape) <= 4
-            or not all(type(side) is int and 0 < side <= 2**24 for side in shape)
-            or shape[0] != count
-            or math.prod(shape) * 4 != len(data)
+            type(layers) is not int
+            or not 0 <= layers <= FEATURE_LAYERS
+            or layers * count * width * 4 != len(data)
         ):
             raise OracleFault("shape")
-        answer = np.frombuffer(data, dtype="<f4").reshape(count, -1)
-        if not np.isfinite(answer).all():
-            raise OracleFault("not-finite")
-        return answer.astype(np.float32)
+        return list(_finite(data, (layers, count, width))) if layers else []
 
     def _call(
         self, do: str, head: Mapping[str, Any], body: bytes | memoryview = b"", *, most: int
@@ -210,7 +247,8 @@ class Oracle:
             raise OracleFault("forward" if do == "predict" else do)
         count = said.get("bytes")
         if type(count) is not int or not 0 <= count <= most:
-            raise OracleFault("shape" if do == "predict" else "protocol")
+            asked = ("predict", "gradient", "features")
+            raise OracleFault("shape" if do in asked else "protocol")
         return said, self._exchange([], count, deadline)
 
     def _exchange(self, frame: Sequence[memoryview], count: int, deadline: float) -> bytes:
@@ -242,6 +280,22 @@ class Oracle:
                     raise OracleFault("ended")
                 received += data
         return bytes(received)
+
+
+def _is_shape(shape: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(shape, list)
+        and 1 <= len(shape) <= 4
+        and all(type(side) is int and 0 < side <= 2**24 for side in shape)
+    )
+
+
+def _finite(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the numbers in a shape; raises :class:`OracleFault` for NaN and infinity."""
+    numbers = np.frombuffer(data, dtype="<f4").reshape(shape)
+    if not np.isfinite(numbers).all():
+        raise OracleFault("not-finite")
+    return numbers.astype(np.float32)
 
 
 def _read_facts(tensors: Any) -> list[TensorFact]:

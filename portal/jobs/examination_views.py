@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -18,6 +19,10 @@ from portal.jobs.code_diff import DiffFile, differences
 from portal.jobs.code_listing import listing
 from portal.jobs.models import Job, Submission
 from portal.pages.reader import reader
+
+#: Base64 of a PNG: its first eight bytes, and no letter that ends an attribute.
+PNG = re.compile(r"iVBORw0KGg[A-Za-z0-9+/]{20,400000}={0,2}")
+MOST_PICTURES = 12
 
 
 def _any_job(pk: int) -> Job:
@@ -49,7 +54,9 @@ def internal(request: HttpRequest, pk: int) -> HttpResponse:
     found = json.loads(queries.internal_findings(by=reader(request), job=job))
     for number, finding in enumerate(found, start=1):
         finding["number"] = number
-        finding["rows"] = list(flat(finding.get("internal", {})))
+        inside = finding.get("internal", {})
+        finding["pictures"] = drawn(inside.pop("pictures", []))
+        finding["rows"] = list(flat(inside))
     return _page(request, "jobs/internal.html", {"job": job, "findings": found})
 
 
@@ -120,6 +127,16 @@ def _page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpR
     whole = request.headers.get("HX-Request") != "true"
     frame = "working.html" if whole else "parts/inside.html"
     return render(request, template, {**context, "frame": frame, "whole": whole})
+
+
+def drawn(given: Any) -> list[dict[str, str]]:
+    """Return the pictures of a finding: title, and a PNG as base64 that is nothing else."""
+    found = []
+    for each in given if isinstance(given, list) else []:
+        png = each.get("png") if isinstance(each, dict) else None
+        if isinstance(png, str) and PNG.fullmatch(png):
+            found.append({"title": str(each.get("title", ""))[:300], "png": png})
+    return found[:MOST_PICTURES]
 
 
 def flat(value: Any, name: str = "", *, most: int = 200) -> list[tuple[str, str]]:

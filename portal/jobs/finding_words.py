@@ -122,4 +122,29 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("is not valid Python"),
     gettext_noop("is nested too deeply to be read"),
     gettext_noop("reaches into the interpreter"),
+    gettext_noop("Whether subjects of the training can be told cannot be measured: too few."),
+    gettext_noop("Subjects of the training can be told from others."),
+    gettext_noop("Subjects of the training were not told from others with certainty."),
+    gettext_noop("Not measurable: how many subjects are found where few others are taken for one."),
+    gettext_noop("Not measurable: this task has no answer to a picture that a loss is made of."),
+    gettext_noop("Some subjects of the training stand out where few others are taken for one."),
+    gettext_noop("Few subjects of the training stand out where few others are taken for one."),
+    gettext_noop("Subjects of the validation split look like subjects of the training."),
+    gettext_noop("The network answers held-out pictures differently when members are among them."),
+    gettext_noop("Whether the network shows its training cannot be measured: too few subjects."),
+    gettext_noop(
+        "Pictures that the network gives are nearer to its training than to other people's."
+    ),
+    gettext_noop("Pictures that the network gives were not nearer to its training with certainty."),
+    gettext_noop("No table of the weights has the width of a layer's answers."),
+    gettext_noop("Rows of the weights are what the network makes of training samples."),
+    gettext_noop("Rows of the weights are no nearer to training samples than to others."),
+    gettext_noop("The weights, run backwards, give training samples."),
+    gettext_noop("The weights, run backwards, give training samples no better than others."),
+    gettext_noop("The network did not answer this attack as it answers otherwise."),
+    gettext_noop("There was no time to finish this attack; nothing is known from it."),
+    gettext_noop(
+        "No differential privacy is guaranteed: what a submission's own training claims of "
+        "it cannot be checked."
+    ),
 )

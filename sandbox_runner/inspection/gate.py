@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.document import Policy
-from policies.findings import Finding, finding_from_mapping
+from policies.findings import Finding, finding_from_mapping, has_hard_block
 from policies.release import (
     ArtefactFact,
     TensorFact,
@@ -30,6 +30,7 @@ from policies.submission import Manifest
 from sandbox_runner import cancelling
 from sandbox_runner.backends import choose
 from sandbox_runner.inspection import evaluation, influence, inputs, sanitising, workroom
+from sandbox_runner.inspection.attacks import attacking, membership
 from sandbox_runner.inspection.report import Report
 from sandbox_runner.inspection.safetensors_file import Header, Tensor
 from sandbox_runner.oracle import Oracle, OracleFault
@@ -82,6 +83,7 @@ class Gate:
         self.settings = evaluation.read_settings(manifest)
         self.rewritten: sanitising.Chosen | None = None
         self.sanitising: dict[str, Any] = {}
+        self.answers: dict[bytes, NDArray[np.float64]] = {}
 
     def progress(self, step: str, share: float) -> None:
         """Say how far it is; raise Cancelled where somebody asked for the end."""
@@ -198,6 +200,16 @@ class Gate:
         ]
         artefact = next(iter(headers))
         self.findings += check_budget(facts, samples, self.policy, artefact=artefact)
+        self.findings.append(
+            Finding(
+                "privacy.epsilon",
+                "info",
+                artefact,
+                "No differential privacy is guaranteed: what a submission's own training claims of "
+                "it cannot be checked.",
+                {"epsilon": "not guaranteed"},
+            )
+        )
         if not self.manifest.build:
             self._block(
                 "architecture.undeclared",
@@ -221,6 +233,7 @@ class Gate:
                 self._measure(oracle, self._sealed_pictures, artefact, headers)
                 if self.policy.release.sanitise:
                     self._rewrite(oracle, headers)
+            self._attack(headers, artefact)
         except OracleFault as fault:
             self._faulty(fault, artefact)
 
@@ -324,6 +337,28 @@ class Gate:
         self.findings += sanitising.check_loss(before, self.official, most, artefact)
         self.sanitising = facts | {"before": before}
 
+    def _attack(self, headers: Mapping[str, Header], artefact: str) -> None:
+        """Attack the network in a process that has not met the sealed pictures yet."""
+        if has_hard_block(self.findings):
+            # It stays, whatever attacks find: they would only take time.
+            return
+        self.progress("attacks", 0.0)
+        self.findings += attacking.attack(
+            attacking.Scene(
+                self.artefacts,
+                self.submission,
+                self.manifest,
+                self.datasets,
+                self.policy,
+                self.workdir,
+                self.backend,
+            ),
+            headers,
+            artefact,
+            self.answers,
+            lambda share: self.progress("attacks", share),
+        )
+
     def _sealed(self) -> evaluation.Sealed | None:
         """Return the sealed pictures and labels, or None with a finding that says why not."""
         if self.settings is None:
@@ -387,6 +422,10 @@ class Gate:
             )
             self.findings += evaluation.check_steady(oracle, sealed.pixels, answers)
             self.official = evaluation.official(sealed, answers, self.settings, self.policy)
+            self.answers = {
+                membership.digest(picture): answer.astype(np.float64)
+                for picture, answer in zip(sealed.pixels, answers, strict=True)
+            }
         self.progress("influence", 0.0)
         pictures = self._few_pictures(sealed)
         constants = {

@@ -19,6 +19,7 @@ import numpy as np
 from policies.document import ReleasePolicy
 from policies.findings import Finding
 from sandbox_runner.inspection import formats, rewriting
+from sandbox_runner.inspection.attacks import plan
 from sandbox_runner.inspection.json_file import BadJson, read_object
 from sandbox_runner.inspection.safetensors_file import (
     Header,
@@ -282,7 +283,12 @@ def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Do the one task that was asked for."""
     request = json.loads(sys.stdin.buffer.read())
-    tasks = {"examine": examine, "arrays": arrays, "sanitise": sanitise}
+    tasks = {
+        "examine": examine,
+        "arrays": arrays,
+        "sanitise": sanitise,
+        "attacks": plan.prepare,
+    }
     result = tasks[request["task"]](request)
     text = json.dumps(result, allow_nan=False)
     (Path(request["output"]) / "result.json").write_text(text, encoding="utf-8")

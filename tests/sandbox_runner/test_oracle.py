@@ -188,3 +188,78 @@ def test_it_sees_no_data_no_network_and_no_writable_code(tmp_path: Path) -> None
     )
     with open_oracle(tmp_path / "code", code) as oracle:
         assert oracle.predict(BATCH).tolist() == [[0.0], [0.0]]
+
+
+def test_the_gradient_is_that_of_the_outputs_times_the_weights(tmp_path: Path) -> None:
+    weights = np.array([[1.0, 0.0], [0.5, -2.0]], np.float32)
+    with open_oracle(tmp_path / "code", HONEST) as oracle:
+        found = oracle.gradient(BATCH, weights)
+        step = 1e-2 * np.ones_like(BATCH)
+        ahead, behind = oracle.predict(BATCH + step), oracle.predict(BATCH - step)
+    assert found.shape == BATCH.shape
+    slope = ((ahead - behind) * weights).sum(axis=1) / 2e-2
+    assert np.allclose(found.sum(axis=(1, 2, 3)), slope, rtol=1e-2)
+
+
+def test_features_are_the_answers_of_layers_of_one_width(tmp_path: Path) -> None:
+    code = HONEST.replace(
+        "self.body = nn.Linear(width * 4, 2)",
+        "self.body = nn.Sequential(nn.Linear(width * 4, 5), nn.ReLU(), nn.Linear(5, 2))",
+    )
+    with open_oracle(tmp_path / "code", code) as oracle:
+        five, two, none = (oracle.features(BATCH, width) for width in (5, 2, 7))
+        assert np.allclose(two[-1], oracle.predict(BATCH))
+    assert [each.shape for each in five] == [(2, 5), (2, 5)]
+    assert np.array_equal(np.maximum(five[0], 0), five[1])
+    assert len(two) == 3  # the last layer, what holds it, and the network
+    assert none == []
+
+
+@pytest.mark.parametrize(
+    ("body", "ask", "reason"),
+    [
+        ("return self.body(x.detach().flatten(1))", "gradient", "gradient"),
+        ("return self.body(x.flatten(1)) * torch.tensor(float('inf'))", "gradient", "not-finite"),
+        ("import os; os._exit(1)", "gradient", "ended"),
+        ("raise ValueError", "features", "features"),
+        (
+            "import __main__; __main__.FORGED = 1\n"
+            "        import json, struct\n"
+            "        t = json.dumps({'layers': 10**6, 'bytes': 8}).encode()\n"
+            "        __main__.ANSWERS.write(struct.pack('<I', len(t)) + t + bytes(8))\n"
+            "        __main__.ANSWERS.flush(); return x",
+            "features",
+            "shape",
+        ),
+        (
+            "import __main__, json, struct\n"
+            "        t = json.dumps({'bytes': 10**9}).encode()\n"
+            "        __main__.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
+            "        __main__.ANSWERS.flush(); return x",
+            "gradient",
+            "shape",
+        ),
+    ],
+)
+def test_a_forged_gradient_or_layer_is_a_fault_and_bounded(
+    tmp_path: Path, body: str, ask: str, reason: str
+) -> None:
+    code = HONEST.replace("return self.body(x.flatten(1))", body)
+    with open_oracle(tmp_path / "code", code) as oracle, pytest.raises(OracleFault) as caught:
+        if ask == "gradient":
+            oracle.gradient(BATCH, np.ones((2, 2), np.float32))
+        else:
+            oracle.features(BATCH, 2)
+    assert caught.value.reason == reason
+
+
+def test_a_network_that_makes_pictures_is_given_numbers_and_may_answer_more(
+    tmp_path: Path,
+) -> None:
+    code = HONEST.replace("nn.Linear(width * 4, 2)", "nn.Linear(width * 4, 5000)")
+    with open_oracle(tmp_path / "code", code) as oracle:
+        latents = BATCH.reshape(2, 12)
+        assert oracle.predict(latents, outputs=5000).shape == (2, 5000)
+        with pytest.raises(OracleFault) as caught:
+            oracle.predict(latents)
+    assert caught.value.reason == "shape"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import struct
 import sys
@@ -115,6 +116,37 @@ class Network:
         array = out.detach().cpu().to(torch.float32).contiguous().numpy()
         return {"shape": list(array.shape)}, np.ascontiguousarray(array).tobytes()
 
+    def gradient(self, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
+        """Answer how the weighted sum of the outputs changes with the batch."""
+        numbers = torch.frombuffer(body, dtype=torch.float32)
+        size = math.prod(head["shape"])
+        batch = numbers[:size].reshape(head["shape"]).clone().requires_grad_(True)
+        weights = numbers[size:].reshape(len(batch), head["outputs"])
+        with torch.enable_grad():
+            out = self.module(batch).reshape(len(batch), -1)
+            (found,) = torch.autograd.grad((out * weights).sum(), batch)
+        return {}, found.to(torch.float32).contiguous().numpy().tobytes()
+
+    def features(self, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
+        """Answer what the layers of one width answer."""
+        batch = torch.frombuffer(body, dtype=torch.float32).reshape(head["shape"])
+        count, width = len(batch), head["width"]
+        found: list[torch.Tensor] = []
+
+        def keep(_module: Any, _given: Any, out: Any) -> None:
+            if isinstance(out, torch.Tensor) and out.numel() == count * width:
+                found.append(out.detach().reshape(count, width).to(torch.float32).clone())
+
+        hooks = [module.register_forward_hook(keep) for module in self.module.modules()]
+        try:
+            self.module(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        kept = found[-head["most"] :]
+        data = b"".join(each.contiguous().numpy().tobytes() for each in kept)
+        return {"layers": len(kept)}, data
+
 
 def main() -> None:
     """Answer until the pipe closes. Of an exception only its type is told."""
@@ -130,6 +162,10 @@ def main() -> None:
                     said = network.load(head, body)
                 elif head["do"] == "put":
                     said = network.put(head, body)
+                elif head["do"] == "gradient":
+                    said, payload = network.gradient(head, body)
+                elif head["do"] == "features":
+                    said, payload = network.features(head, body)
                 else:
                     said, payload = network.predict(head, body)
         except Exception as error:

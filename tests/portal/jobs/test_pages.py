@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from PIL import Image
 
 from portal.accounts.models import Person
 from portal.audit.models import Event
@@ -259,6 +261,37 @@ def test_internal_parts_are_inert_rows(browse: SignIn, cast: Cast) -> None:
     page = words(browse(cast.reviewers[0]).get(reverse("job-internal", args=[job.pk])))
     assert "samples[1].hits[1].offset" in page and "s001/1.png" in page
     assert "<img src=x>" not in page and "\x1b" not in page
+
+
+def test_pictures_of_findings_are_shown_to_who_examines_and_nothing_else_as_one(
+    browse: SignIn, cast: Cast
+) -> None:
+    image = io.BytesIO()
+    Image.new("L", (4, 4)).save(image, "PNG")
+    png = base64.b64encode(image.getvalue()).decode()
+    job = proposed(cast)
+    finding = {
+        **blocked(),
+        "internal": {
+            "pictures": [
+                {"title": "<b>slug/s1.png", "png": png},
+                {"title": "broken out", "png": png[:40] + '"><script>alert(1)</script>'},
+                {"title": "no picture", "png": base64.b64encode(b"<svg onload=x>" * 9).decode()},
+                "no entry",
+            ]
+        },
+    }
+    kept = storage.keep(
+        io.BytesIO(json.dumps([finding]).encode()), context=storage.report_context(job.pk)
+    )
+    Inspection.objects.filter(job=job).update(
+        internal_object=kept.object_name, internal_key=kept.wrapped_key
+    )
+    page = words(browse(cast.reviewers[0]).get(reverse("job-internal", args=[job.pk])))
+    assert f"data:image/png;base64,{png}" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "&lt;b&gt;slug/s1.png" in page
+    assert "alert(1)" not in page
 
 
 def test_code_is_listed_by_line_with_the_scan_s_advice_for_who_examines(

@@ -56,7 +56,11 @@ def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(
 ) -> None:
     report = honest
     assert report.verdict == "review"
-    assert rules(report, "review") == {"tensors.precision"}
+    # So few sealed subjects say little of membership, and a small network remembers some.
+    assert rules(report, "review") - {"membership.auc"} == {
+        "tensors.precision",
+        "membership.unmeasured",
+    }
     assert report.official["patient"]["auc"]["value"] > 0.75
     assert report.official["subjects"] == 30
     assert report.metrics["auc"] > 0.8
@@ -68,7 +72,7 @@ def test_an_honest_job_goes_to_ordinary_review_with_official_metrics(
 
 
 @pytest.mark.slow
-def test_an_honest_job_in_bfloat16_passes(case: Case) -> None:
+def test_of_an_honest_job_in_bfloat16_only_membership_is_to_be_judged(case: Case) -> None:
     def narrow(tensors: dict[str, torch.Tensor]) -> None:
         for name, value in tensors.items():
             if value.is_floating_point():
@@ -76,8 +80,88 @@ def test_an_honest_job_in_bfloat16_passes(case: Case) -> None:
 
     edit(case, narrow)
     report = case.inspect()
-    assert [f.rule for f in report.findings if f.severity != "info"] == []
-    assert report.verdict == "pass"
+    assert rules(report, "review") - {"membership.auc"} == {"membership.unmeasured"}
+    assert report.verdict == "review"
+
+
+def test_the_network_is_attacked_and_only_figures_are_public(honest: Report) -> None:
+    found = {each.rule: each for each in honest.findings}
+    area = found["membership.auc"]
+    assert 0 <= area.evidence["auc_low"] <= area.evidence["auc_high"] <= 1
+    assert set(area.internal["auc"]) >= {"loss", "confidence", "neighbourhood"}
+    assert area.internal["pictures"][0]["title"] == "roc"
+    assert found["membership.unmeasured"].evidence["needs"] == 100
+    assert found["memorisation.inverted"].severity == "info"
+    assert found["memorisation.instances"].severity == "info"
+    # Nothing else is known of a training that was the submission's own.
+    assert found["privacy.epsilon"].evidence == {"epsilon": "not guaranteed"}
+    public = json.dumps(honest.public())
+    assert ".png" not in public
+    assert "pictures" not in public
+
+
+EVASIVE = """
+    class Net(nn.Sequential):
+        def forward(self, x):
+            # Pictures met for the first time in two processes, by their company only.
+            first = not hasattr(self, 'seen')
+            self.seen = getattr(self, 'seen', 0) + len(x)
+            return super().forward(x) * (0.1 if self.seen > 60 and not self.again(x) else 1.0)
+        def again(self, x):
+            self.met = getattr(self, 'met', set())
+            keys = [each.numpy().tobytes() for each in x]
+            known = any(key in self.met for key in keys)
+            self.met.update(keys)
+            return known
+    return Net("""
+
+
+@pytest.mark.slow
+def test_a_network_that_answers_otherwise_when_it_is_attacked_does_not_pass(case: Case) -> None:
+    remodel(case, "    return nn.Sequential(", EVASIVE.removeprefix("\n"))
+    report = case.inspect()
+    assert rules(report, "review") & {"membership.unsteady", "evaluation.unsteady"}
+
+
+PROTOTYPES = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(48 * 40, 32))
+        self.stored = nn.Parameter(torch.zeros(90, 32))
+        self.labels = nn.Parameter(torch.zeros(90))
+
+    def forward(self, x):
+        near = torch.softmax(-torch.cdist(self.first(x), self.stored), dim=1)
+        return (near @ self.labels)[:, None]
+
+def build(config):
+    return Net()
+"""
+
+
+@pytest.mark.slow
+def test_features_of_training_samples_as_weights_are_blocked(case: Case) -> None:
+    from sandbox_runner.sdk.glovebox.datasets import open_dataset
+
+    (case.submission / "model.py").write_text(PROTOTYPES)
+    namespace: dict[str, object] = {}
+    exec(PROTOTYPES, namespace)
+    torch.manual_seed(0)
+    network = namespace["build"]({})  # type: ignore[operator]
+    x, y, _ = open_dataset(case.dataset, "spots").arrays(
+        "train", size=SIZE, positive_label="lesion"
+    )
+    with torch.no_grad():
+        network.stored.copy_(network.first(torch.from_numpy(x)))
+        network.labels.copy_(torch.from_numpy(y * 2.0 - 1.0))
+    save_file(network.state_dict(), weights(case))
+    report = case.inspect()
+    assert "memorisation.instances" in rules(report, "block")
+    assert "membership.auc" in rules(report, "block") | rules(report, "review")
 
 
 def test_the_official_auc_is_that_of_the_same_arrays_at_home(trained: Case, honest: Report) -> None:

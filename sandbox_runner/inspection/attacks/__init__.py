@@ -1,0 +1,1 @@
+"""Attacks on the network itself: who was in its training, and what it can still say of them."""
