@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def _groups(pid: int) -> set[str]:
     return set()
 
 
+def _let_go(namespaces: dict[str, int]) -> None:
+    while namespaces:
+        os.close(namespaces.popitem()[1])
+
+
 class Trail:
     """Follows a process and all its descendants, a hundred times a second, until it is told to end.
 
@@ -62,6 +68,7 @@ class Trail:
         self.processes: set[tuple[int, str]] = set()
         # Held open: a namespace's number is used again as soon as nobody has it.
         self.namespaces: dict[str, int] = {}
+        weakref.finalize(self, _let_go, self.namespaces)
         self.groups: set[str] = set()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -130,8 +137,7 @@ class Trail:
         until = time.monotonic() + 5
         while (held := self._held()) and time.monotonic() < until:
             time.sleep(0.05)
-        while self.namespaces:
-            os.close(self.namespaces.popitem()[1])
+        _let_go(self.namespaces)
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         homes = (*CGROUPS.glob("*/glovebox"), CGROUPS / "glovebox")
         groups = [path for home in homes if home.is_dir() for path in home.iterdir()]
