@@ -141,8 +141,9 @@ class StrokeNetwork:
             x, y, width, height, _area = (int(each) for each in stats[label])
             inside = labels[y : y + height, x : x + width] == label
             for left, top, wide, tall in _tight(inside):
-                # The last letter of a line, dots and tails of letters, are what is lost first.
-                along = 1 + int(0.3 * min(wide, tall))
+                # The last letter of a line, where the ground changes under it, is lost first, then
+                # dots and tails of letters.
+                along = 1 + min(wide, tall)
                 more_wide, more_tall = (along, 1) if wide >= tall else (1, along)
                 yield (
                     (x + left - more_wide) * CELL,
