@@ -80,6 +80,8 @@ SURE_DOWNWARDS = 0.97
 """How sure what is higher than wide must be by ranks: skin before noise looks like it."""
 LONG_EDGE, LEAST_STEP, BACK = 64, 16, 0.02
 """Pixels of an edge, the grey values that it rises by of 255, and the share that it may fall."""
+STEEP_EDGE, STEP, HILL = 36, 64, 0.35
+"""The same of an edge with a rim, as skin has; rises are then of means, not of single lines."""
 
 
 class Search:
@@ -125,15 +127,26 @@ def _is_edge(ranks: NDArray[np.uint8], box: Box) -> bool:
     """Whether a long box lies over the edge of a flat part, and no line of writing does.
 
     By ranks, the last trace of noise at such an edge looks like a row of strokes. Across an edge
-    the mean over its length only rises, or only falls; across writing it comes back.
+    the mean over its length only rises, or only falls; across writing it comes back. Skin before
+    noise has a bright rim, but one third of the box is the body and another the background.
     """
-    if max(box.width, box.height) < LONG_EDGE:
+    if max(box.width, box.height) < STEEP_EDGE:
         return False
     inside = ranks[box.y : box.bottom, box.x : box.right]
     profile = inside.mean(axis=1 if box.width >= box.height else 0)
+    third = max(1, len(profile) // 3)
+    if abs(profile[-third:].mean() - profile[:third].mean()) >= STEP:
+        few = len(profile) // 4 * 4
+        if _only_rises(profile[:few].reshape(-1, 4).mean(axis=1), STEP, HILL):
+            return True
+    return max(box.width, box.height) >= LONG_EDGE and _only_rises(profile, LEAST_STEP, BACK)
+
+
+def _only_rises(profile: NDArray[np.float64], least: float, back: float) -> bool:
+    """Whether values rise or fall by ``least``, and come back by at most a share of that."""
     steps = np.diff(profile if profile[-1] >= profile[0] else profile[::-1])
     risen = float(abs(profile[-1] - profile[0]))
-    return risen >= LEAST_STEP and float(-steps[steps < 0].sum()) <= BACK * risen
+    return risen >= least and float(-steps[steps < 0].sum()) <= back * risen
 
 
 PALETTE = "PALETTE COLOR"

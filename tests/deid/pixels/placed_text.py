@@ -39,6 +39,9 @@ REAL = (
 )
 """Files of pydicom and pydicom-data without any writing in them."""
 
+EVEN, UNEVEN = 0.3, 0.6
+"""Deviation of the ground under a string, in parts of its contrast, at which it is placed still."""
+
 COVERED = 0.98
 """Share of a string's ink that has to be masked for it to count as found."""
 
@@ -106,7 +109,11 @@ def fonts() -> dict[str, list[Path | None]]:
 
 
 def with_strings(
-    picture: np.ndarray, rng: np.random.Generator, source: Iterator[tuple[str, str]], most: int
+    picture: np.ndarray,
+    rng: np.random.Generator,
+    source: Iterator[tuple[str, str]],
+    most: int,
+    evenness: float,
 ) -> tuple[np.ndarray, list[Placed]]:
     """The picture with strings where the ground is even enough to read them."""
     placed: list[Placed] = []
@@ -126,13 +133,15 @@ def with_strings(
         column = min(
             (int(each) for each in columns),
             key=lambda each: max(
-                picture[row : row + height, each : each + width].std() - 0.28 * difference, 0
+                picture[row : row + height, each : each + width].std()
+                - (evenness - 0.02) * difference,
+                0,
             ),
         )
         ground = picture[row : row + height, column : column + width].astype(float)
         level = ground.mean()
         value = level + difference if level + difference <= 255 else level - difference
-        if value < 0 or ground.std() > 0.3 * difference:
+        if value < 0 or ground.std() > evenness * difference:
             row += 4
             continue
         drawn = letter(picture.shape[:2], text, font, column, row)
@@ -143,7 +152,9 @@ def with_strings(
     return picture, placed
 
 
-def scenes(seed: int, count: int) -> Iterator[tuple[str, np.ndarray, list[Placed]]]:
+def scenes(
+    seed: int, count: int, evenness: float = EVEN
+) -> Iterator[tuple[str, np.ndarray, list[Placed]]]:
     """What each picture is, the picture, and its strings, until there are ``count`` strings."""
     rng = np.random.default_rng(seed)
     source, grounds = strings(rng), list(real_pictures().items())
@@ -156,7 +167,7 @@ def scenes(seed: int, count: int) -> Iterator[tuple[str, np.ndarray, list[Placed
             top, left = (int(rng.integers(0, max(1, side - LARGEST + 1))) for side in picture.shape)
             picture = picture[top : top + LARGEST, left : left + LARGEST]
         number += 1
-        picture, placed = with_strings(picture, rng, source, most=10)
+        picture, placed = with_strings(picture, rng, source, 10, evenness)
         count -= len(placed)
         yield name, picture, placed
 

@@ -14,6 +14,7 @@ from tests.deid.pixels.placed_text import (
     DIFFERENCES,
     KINDS,
     SIZES,
+    UNEVEN,
     Placed,
     covers,
     is_found,
@@ -30,6 +31,9 @@ SEED = 2027
 
 PLAIN, ALL, BESIDE_NOTHING = 1.0, 0.99, 0.01
 """What is wanted: of 14 px and a difference of 50 and more; of all; masked of clean pictures."""
+
+UNEVEN_GROUND = 0.975
+"""What was reached where the ground changes under a line, less a little (98.4 %)."""
 
 OF_EACH_KIND = 40
 
@@ -162,6 +166,21 @@ def test_recall_by_script_size_contrast_and_ground(capsys: pytest.CaptureFixture
     assert np.mean(results["all"]) >= ALL
     assert np.mean(results["contrast 50+, 14 px+"]) >= PLAIN
     assert np.mean(masks) <= BESIDE_NOTHING
+
+
+@pytest.mark.slow
+def test_recall_where_the_ground_changes_under_a_line(capsys: pytest.CaptureFixture[str]):
+    """Strings across edges of the anatomy too, a part of their letters hardly to be seen."""
+    found = [
+        (is_found(mask, each), each.difference >= 50 and each.size >= 14)
+        for _name, picture, placed in scenes(SEED + 1, STRINGS // 2, UNEVEN)
+        for mask in [masked(picture.shape, default_text_detector().detect(picture))]
+        for each in placed
+    ]
+    with capsys.disabled():
+        print(f"\nuneven ground: all {share([each for each, _plain in found])}")
+        print(f"contrast 50+, 14 px+ {share([each for each, plain in found if plain])}")
+    assert np.mean([each for each, _plain in found]) >= UNEVEN_GROUND
 
 
 @pytest.mark.slow
