@@ -130,9 +130,7 @@ class StrokeNetwork:
                 answer[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
         return np.asarray(1 / (1 + np.exp(-answer)), dtype=np.float32)
 
-    def _groups(
-        self, probability: Map, reach: float
-    ) -> Iterator[tuple[int, int, int, int, float]]:
+    def _groups(self, probability: Map, reach: float) -> Iterator[tuple[int, int, int, int, float]]:
         """Left, top, right, bottom in pixels, and the highest probability, of each group."""
         cells = (probability > self._low).astype(np.uint8)
         joined = cv2.dilate(cells, np.ones((1, 3), np.uint8))
