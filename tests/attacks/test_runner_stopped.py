@@ -62,8 +62,11 @@ def test_nothing_outlives_the_runner(
     given = tmp_path / "given"
     given.write_bytes(pickle.dumps((spec, policy, workdirs / spec.id)))
     log = workdirs / spec.id / "log"
+    # A test run that was started in the background has some of these signals ignored.
     process = subprocess.Popen(
-        [sys.executable, "-c", RUNNER, str(given)], cwd=Path.cwd(), stderr=subprocess.DEVNULL
+        ["env", "--default-signal", sys.executable, "-c", RUNNER, str(given)],
+        cwd=Path.cwd(),
+        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 60
     while not (log.exists() and b"began" in log.read_bytes()) and time.monotonic() < until:
