@@ -87,20 +87,33 @@ class Oracle:
         call_seconds: float = 120.0,
         log: Path | None = None,
     ) -> None:
-        self._build = {"build": manifest.build, "config": dict(manifest.config)}
-        self._weights = weights
-        self._backend = backend
-        self._call_seconds = call_seconds
-        self._spec = SandboxSpec(
-            id=f"oracle-{uuid.uuid4().hex[:12]}",
-            argv=("python", "/opt/oracle/network.py"),
-            limits=replace(limits, gpus=0),
-            mounts=(Mount(submission, "/code"), Mount(INSIDE, "/opt/oracle")),
-            env={"OMP_NUM_THREADS": str(max(1, int(limits.cpus))), "GLOVEBOX_CODE": "/code"},
-            image=manifest.image,
-            workdir="/code",
-            log=log,
+        self._prepare(
+            SandboxSpec(
+                id=f"oracle-{uuid.uuid4().hex[:12]}",
+                argv=("python", "/opt/oracle/network.py"),
+                limits=replace(limits, gpus=0),
+                mounts=(Mount(submission, "/code"), Mount(INSIDE, "/opt/oracle")),
+                env={"OMP_NUM_THREADS": str(max(1, int(limits.cpus))), "GLOVEBOX_CODE": "/code"},
+                image=manifest.image,
+                workdir="/code",
+                log=log,
+            ),
+            {"build": manifest.build, "config": dict(manifest.config)},
+            weights,
+            backend,
+            call_seconds,
         )
+
+    def _prepare(
+        self,
+        spec: SandboxSpec,
+        build: Mapping[str, Any],
+        weights: Sequence[tuple[Path, Header]],
+        backend: Backend,
+        call_seconds: float,
+    ) -> None:
+        self._spec, self._build, self._weights = spec, build, weights
+        self._backend, self._call_seconds = backend, call_seconds
         self._running: RunningSandbox | None = None
         self._facts: list[TensorFact] = []
 

@@ -156,7 +156,7 @@ def check(
     findings = _whole(dead, artefact)
     findings += _counters(path, header, artefact)
     drawn = _drawn(others, alive)
-    more = np.concatenate([pictures, _strange(pictures)])
+    more = np.concatenate([pictures, strange(pictures)])
     try:
         answers = oracle.predict(more)
     except OracleFault as fault:
@@ -170,7 +170,7 @@ def _fact(tensor: Tensor) -> TensorFact:
     return TensorFact(tensor.name, tensor.shape, tensor.dtype)
 
 
-def _strange(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+def strange(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return pictures outside of what a network was trained on: inverted, stretched and noise."""
     noise = np.random.default_rng().normal(0.0, 2.0, pictures.shape)
     return np.concatenate([-2 * pictures, 4 * pictures - 2, noise.astype(np.float32)])

@@ -236,13 +236,16 @@ def _compose(drafts: Drafts, picks: Mapping[tuple[str, str], int], folder: Path)
     for name, header in drafts.headers.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(drafts.folders[0] / name, place)
         sources = [(draft / name).open("rb") for draft in drafts.folders]
         try:
-            with place.open("xb") as out:
-                out.write(sources[0].read(header.data_start))
+            with place.open("r+b") as out:
                 for tensor in header.tensors:
+                    if not picks[name, tensor.name]:
+                        continue
                     source = sources[picks[name, tensor.name]]
-                    source.seek(header.data_start + tensor.start)
+                    for file in (source, out):
+                        file.seek(header.data_start + tensor.start)
                     left = tensor.end - tensor.start
                     while left:
                         data = source.read(min(left, 1 << 20))
