@@ -23,6 +23,8 @@ NEAR: Final = 1e-3
 NEAR_IN_HALF: Final = 0.05
 #: Of the pictures of the task so many are made strange, in three ways each.
 STRANGE: Final = 16
+#: Without pictures of the task, so many are made of noise.
+MADE: Final = 32
 
 Pictures = NDArray[np.float32]
 
@@ -46,22 +48,22 @@ def check(
 ) -> Agreement:
     """Ask both about ``pictures`` and strange ones made of them; ``half`` is of the graph's types.
 
-    Raises :class:`OracleFault` where the network does not answer; where the graph does not, that is
-    the finding.
+    Where either does not answer, that is the finding: a graph that was not compared does not leave.
     """
     most = NEAR_IN_HALF if half else NEAR
-    ours = evaluation.ask_shuffled(network, pictures, progress)
+    strange = np.split(influence.strange(pictures[:STRANGE]), 3)
+    try:
+        ours = evaluation.ask_shuffled(network, pictures, progress)
+        rarer = [_asked(network, each) for each in strange]
+    except OracleFault as fault:
+        return Agreement([_unasked(artefact, fault.reason)])
     try:
         theirs = evaluation.ask_shuffled(graph, pictures)
+        answered = [_asked(graph, each) for each in strange]
     except OracleFault as fault:
         return Agreement([not_run(artefact, fault.reason)])
     far = difference(ours, theirs)
-    for strange in np.split(influence.strange(pictures[:STRANGE]), 3):
-        first = _asked(network, strange)
-        try:
-            second = _asked(graph, strange)
-        except OracleFault as fault:
-            return Agreement([not_run(artefact, fault.reason)])
+    for first, second in zip(rarer, answered, strict=True):
         if (first is None) != (second is None):
             far = max(far, np.inf)
         elif first is not None and second is not None:
@@ -70,7 +72,7 @@ def check(
         return Agreement(
             [
                 Finding(
-                    "onnx.differs",
+                    "network.differs",
                     "block",
                     artefact,
                     "The graph does not answer as the declared network does with the same weights.",
@@ -86,10 +88,21 @@ def check(
 def not_run(artefact: str, reason: str) -> Finding:
     """Return the finding on a graph that does not run; ``reason`` is an oracle's."""
     return Finding(
-        "onnx.run",
+        "network.graph",
         "block",
         artefact,
         "onnxruntime does not run the graph on pictures of [config] size, any number of them.",
+        {"reason": reason},
+        hard=True,
+    )
+
+
+def _unasked(artefact: str, reason: str) -> Finding:
+    return Finding(
+        "network.unasked",
+        "block",
+        artefact,
+        "The network does not answer, so that nobody knows whether the graph is the network's.",
         {"reason": reason},
         hard=True,
     )

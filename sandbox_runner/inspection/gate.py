@@ -8,6 +8,7 @@ that blocks or asks for review, never a silent pass.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,11 +40,11 @@ from sandbox_runner.inspection import (
     sanitising,
     workroom,
 )
-from sandbox_runner.inspection.attacks import attacking, membership
+from sandbox_runner.inspection.attacks import attacking, membership, task
 from sandbox_runner.inspection.report import Report
 from sandbox_runner.inspection.safetensors_file import Header, Tensor
 from sandbox_runner.inspection.weights_file import is_onnx
-from sandbox_runner.oracle import Oracle, OracleFault
+from sandbox_runner.oracle import OUTPUTS_A_PICTURE, Oracle, OracleFault
 
 #: Pictures are prepared at this size for the search where the manifest names none.
 DEFAULT_SIZE: Final = (128, 128)
@@ -91,6 +92,7 @@ class Gate:
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
         self.settings = evaluation.read_settings(manifest)
+        self.task = task.read(manifest)
         self.rewritten: sanitising.Chosen | None = None
         self.sanitising: dict[str, Any] = {}
         self.answers: dict[bytes, NDArray[np.float64]] = {}
@@ -163,11 +165,10 @@ class Gate:
 
     def _contents(self, kinds: Mapping[str, str]) -> tuple[dict[str, Header], int]:
         """Let the worker read every file; return the headers and the number of members."""
-        size = self.settings.size if self.settings else DEFAULT_SIZE
         try:
             answer, _ = workroom.ask(
                 "examine",
-                {"files": dict(kinds), "size": list(size)},
+                {"files": dict(kinds), "size": list(self._size)},
                 datasets=self.datasets,
                 artefacts=self.artefacts,
                 policy=self.policy,
@@ -259,16 +260,23 @@ class Gate:
                 if any(found.severity == "block" for found in checked):
                     return
                 oracle.load()
+                oracle.outputs = self._outputs()
                 self._sealed_pictures = self._sealed()
                 if graph is None:
                     self._measure(oracle, self._sealed_pictures, artefact, headers)
+                    if self.policy.release.sanitise:
+                        self._rewrite(oracle, headers)
                 elif not self._measure_graph(oracle, artefact, headers, half=bool(graph["half"])):
                     return
-                if self.policy.release.sanitise:
-                    self._rewrite(oracle, headers)
             self._attack(headers, artefact)
         except OracleFault as fault:
             self._faulty(fault, artefact)
+
+    def _outputs(self) -> int:
+        """Return how many numbers an answer may have: as many as a picture, where it is one."""
+        if self.task is None or self.task.kind not in ("reconstruction", "generation"):
+            return OUTPUTS_A_PICTURE
+        return max(OUTPUTS_A_PICTURE, math.prod(self._size))
 
     def _graph_oracle(self, model: Path, log: str) -> GraphOracle:
         return GraphOracle(
@@ -292,10 +300,13 @@ class Gate:
             except OracleFault as fault:
                 self.findings.append(agreement.not_run(artefact, fault.reason))
                 return False
+            graph.outputs = self._outputs()
             agreed = agreement.check(
                 network,
                 graph,
-                self._few_pictures(None) if sealed is None else sealed.pixels,
+                self._made(np.random.default_rng(), agreement.MADE)
+                if sealed is None
+                else sealed.pixels,
                 half=half,
                 artefact=artefact,
                 progress=lambda share: self.progress("agreement", share),
@@ -307,6 +318,8 @@ class Gate:
             if sealed is not None:
                 # Attacks ask the network: these are its own answers.
                 self._remember(sealed, agreed.answers)
+            if self.policy.release.sanitise:
+                self._rewrite(graph, headers)
         return True
 
     def _remember(self, sealed: evaluation.Sealed, answers: NDArray[np.float32]) -> None:
@@ -361,10 +374,11 @@ class Gate:
 
     def _open_pictures(self) -> NDArray[np.float32]:
         """Return pictures by which the noise is chosen: open ones, never sealed ones."""
-        size = self.settings.size if self.settings else DEFAULT_SIZE
+        if self.task is not None and self.task.latent:
+            return self._made(np.random.default_rng(0), sanitising.PICTURES)
         answer, folder = workroom.ask(
             "arrays",
-            {"size": list(size), "positive_label": "", "open": sanitising.PICTURES},
+            {"size": list(self._size), "positive_label": "", "open": sanitising.PICTURES},
             datasets=self.datasets,
             artefacts=None,
             policy=self.policy,
@@ -522,8 +536,17 @@ class Gate:
         if sealed is not None:
             chosen = rng.permutation(len(sealed.pixels))[: influence.PICTURES]
             return sealed.pixels[chosen]
-        height, width = self.settings.size if self.settings else DEFAULT_SIZE
-        return rng.random((influence.PICTURES, 1, height, width), dtype=np.float32)
+        return self._made(rng, influence.PICTURES)
+
+    def _made(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """Return noise of the form that the task's network takes."""
+        if self.task is not None and self.task.latent:
+            return rng.normal(size=(count, self.task.latent)).astype(np.float32)
+        return rng.random((count, 1, *self._size), dtype=np.float32)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.task.size if self.task else DEFAULT_SIZE
 
 
 def _header(row: Mapping[str, Any]) -> Header:

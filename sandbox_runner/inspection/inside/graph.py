@@ -19,7 +19,7 @@ import onnxruntime
 from oracle_frames import serve
 
 from sandbox_runner.inspection import onnx_file
-from sandbox_runner.inspection.safetensors_file import NUMPY, stored
+from sandbox_runner.inspection.safetensors_file import NUMPY, stored, widened
 from sandbox_runner.inspection.worker import read_policy
 from sandbox_runner.sdk.glovebox import onnx_graph
 
@@ -46,11 +46,13 @@ class GraphRun:
     running: onnxruntime.InferenceSession
     arrays: dict[str, np.ndarray[Any, Any]]
     given: dict[str, onnxruntime.OrtValue]
+    kinds: dict[str, str]
 
     def build(self, head: dict[str, Any]) -> dict[str, Any]:
         """Read the model; describe its tensors."""
         self.model = onnx_file.read_model(MODEL, read_policy(head["policy"]))
         self.arrays, self.given = {}, {}
+        self.kinds = {tensor.name: tensor.dtype for tensor in self.model.header.tensors}
         self.running = session(str(MODEL))
         tensors = self.model.header.tensors
         return {"tensors": [[t.name, t.dtype, list(t.shape)] for t in tensors]}
@@ -82,6 +84,11 @@ class GraphRun:
         """Replace the values of one tensor, or of some of its rows or columns."""
         self._open()
         given = np.frombuffer(body, dtype=NUMPY[head["dtype"]]).reshape(head["shape"])
+        own = self.kinds[head["name"]]
+        if own != head["dtype"]:
+            if own == "BF16":
+                raise ValueError("nothing is put into bfloat16 but bfloat16")
+            given = widened(given, head["dtype"]).astype(NUMPY[own])
         whole = self.arrays[head["name"]]
         if head.get("part") is None:
             whole = np.array(given)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +30,7 @@ from sandbox_runner.sdk.glovebox.onnx_graph import Constant, Graph, GraphError, 
 
 from .onnx_models import NETWORKS, SIZE, network, save
 
+ROOT = Path(__file__).parents[3]
 POLICY = default_policy().release
 
 
@@ -545,3 +548,40 @@ def test_a_graph_error_quotes_nothing() -> None:
         onnx_graph.check(graph)
     assert "Patient" not in str(refused.value)
     assert refused.value.what == "Patient"
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+from policies.document import default_policy
+from sandbox_runner.inspection.onnx_file import read_model
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = read_model(Path(sys.argv[1]), default_policy().release)
+print(len(model.header.tensors), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_file_of_a_gibibyte_is_read_without_holding_it(tmp_path: Path) -> None:
+    side, count = 4096, 16
+    graph = Graph(
+        "input", (side,), f"y{count}", (side,),
+        tuple(
+            Node("MatMul", (f"y{i}" if i else "input", f"w{i}"), (f"y{i + 1}",), {})
+            for i in range(count)
+        ),
+        {}, {f"w{i}": Stored(f"w{i}", 1, (side, side)) for i in range(count)},
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as out:
+        for part in onnx_graph.parts(onnx_graph.canonical(graph)):
+            if isinstance(part, bytes):
+                out.write(part)
+            else:
+                out.seek(part.bytes, 1)
+    assert path.stat().st_size > 2**30
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, path], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    tensors, kilobytes = map(int, done.stdout.split())
+    assert tensors == count
+    assert kilobytes < 16 * 1024
