@@ -25,6 +25,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import ModelProto
 from onnx.checker import check_model
+from onnx.defs import get_schema
+from onnx.helper import get_attribute_value
 
 from policies.document import default_policy
 from policies.findings import Finding, finding_from_mapping, verdict
@@ -36,7 +38,7 @@ from sandbox_runner.inspection.safetensors_file import SIZES
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.inspection.worker import read_files
 from sandbox_runner.sdk.glovebox import onnx_graph
-from sandbox_runner.sdk.glovebox.onnx_operators import OPERATORS
+from sandbox_runner.sdk.glovebox.onnx_operators import OPERATORS, OPSET
 from tests.fuzz.promises import CANARY, in_time
 from tests.sandbox_runner.inspection import test_onnx_file
 
@@ -295,6 +297,7 @@ def _onnx(data: bytes) -> bool:
     model = _understood(data)
     assert model.SerializeToString(deterministic=True) == data
     _only_known(model)
+    _one_spelling(model.graph)
     check_model(model)
     (header,) = answer["headers"].values()
     assert [row["name"] for row in header["tensors"]] == [t.name for t in model.graph.initializer]
@@ -313,6 +316,47 @@ def _onnx(data: bytes) -> bool:
     return True
 
 
+def _one_spelling(graph: Any) -> None:
+    """Hold a graph to the one order and the one set of names, worked out once more by recursion."""
+    makers = {name: node for node in graph.node for name in node.output}
+    tensors = [tensor.name for tensor in graph.initializer]
+    assert tensors == sorted(set(tensors))
+    order: list[Any] = []
+    used: set[str] = set()
+
+    def need(name: str) -> None:
+        used.add(name)
+        node = makers.get(name)
+        if node is None or any(node is each for each in order):
+            return
+        for each in node.input:
+            need(each)
+        order.append(node)
+
+    need("output")
+    assert [id(node) for node in order] == [id(node) for node in graph.node]
+    assert set(tensors) <= used
+    made = [name for node in order for name in node.output]
+    numbers = iter(range(len(made)))
+    assert made == [f"/{n}" if made[n] != "output" else "output" for n in numbers]
+    constants = [n.SerializeToString() for node in order if node.op_type == "Constant"
+                 for n in node.attribute]  # fmt: skip
+    assert len(constants) == len(set(constants)), "a constant twice"
+    for node in order:
+        names = [attribute.name for attribute in node.attribute]
+        assert names == sorted(set(names))
+        assert not node.input or node.input[-1], "an input that is left out at the end"
+        defaults = get_schema(node.op_type, OPSET).attributes
+        for attribute in node.attribute:
+            default = defaults[attribute.name].default_value
+            assert defaults[attribute.name].required or get_value(attribute) != get_value(default)
+
+
+def get_value(attribute: Any) -> Any:
+    """The value of an attribute, None for none."""
+    return get_attribute_value(attribute) if attribute.type else None
+
+
 #: Every text that may stand in a model, but for the names of tensors.
 WORDS = frozenset(
     {"Constant", "value", "input", "output", "batch", "graph", *OPERATORS}
@@ -327,10 +371,31 @@ WORDS = frozenset(
 )
 
 
+#: The fields that a model is made of.
+FIELDS: Mapping[str, frozenset[str]] = {
+    name: frozenset(fields.split())
+    for name, fields in {
+        "ModelProto": "ir_version graph opset_import",
+        "OperatorSetIdProto": "version",
+        "GraphProto": "node name initializer input output",
+        "NodeProto": "input output op_type attribute",
+        "AttributeProto": "name f i s t ints type",
+        "TensorProto": "dims data_type name raw_data",
+        "ValueInfoProto": "name type",
+        "TypeProto": "tensor_type",
+        "Tensor": "elem_type shape",
+        "TensorShapeProto": "dim",
+        "Dimension": "dim_value dim_param",
+    }.items()
+}
+
+
 def _only_known(message: Any) -> None:
     """Hold a message to fields that the library knows and texts that anybody writes."""
     assert len(UnknownFieldSet(message)) == 0, "a field that nobody knows"
+    known = FIELDS[message.DESCRIPTOR.name]
     for field, value in message.ListFields():
+        assert field.name in known, "a field that no model needs"
         values = value if field.is_repeated else [value]
         if field.message_type is not None:
             for each in values:

@@ -143,10 +143,10 @@ def stowaway(case: Case, path: Path) -> None:
             Node("Add", ("answer", "less"), ("output",), {}),
             little=number(1e-12),
         )(graph)
-        tensor = Stored("stowaway", 1, (64, 64))
+        tensor = Stored("stowaway", 1, (80, 80))
         return replace(added, tensors={**added.tensors, "stowaway": tensor})
 
-    rewrite(path, change, {"stowaway": np.random.default_rng(0).random((64, 64), np.float32)})
+    rewrite(path, change, {"stowaway": np.random.default_rng(0).random((80, 80), np.float32)})
 
 
 def declared_stowaway(case: Case, path: Path) -> None:
@@ -160,7 +160,7 @@ def declared_stowaway(case: Case, path: Path) -> None:
         "    net = Net(",
     )
     text = (
-        text.rstrip() + "\n    net.stowaway = nn.Parameter(torch.zeros(64, 64))\n    return net\n"
+        text.rstrip() + "\n    net.stowaway = nn.Parameter(torch.zeros(80, 80))\n    return net\n"
     )
     (case.submission / "model.py").write_text(text)
 
