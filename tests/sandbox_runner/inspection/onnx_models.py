@@ -86,7 +86,7 @@ def perceptron() -> nn.Module:
     """Layers of everything to everything."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(SIZE[0] * SIZE[1], 32), nn.LayerNorm(32), nn.Tanh(),
-        nn.Linear(32, 16), nn.ELU(), nn.Linear(16, 3), nn.Softmax(dim=1),
+        nn.Linear(32, 16), nn.ELU(), nn.Linear(16, 2), nn.Softmax(dim=1),
     )  # fmt: skip
 
 
@@ -106,6 +106,17 @@ def network(name: str) -> Any:
     with torch.no_grad():
         module(torch.randn(8, 1, *SIZE))
     return module.eval()
+
+
+class Half(nn.Module):
+    """A network that computes in 16 bits, as it may have been trained."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.inner = module.half()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.half()).float()
 
 
 def save(

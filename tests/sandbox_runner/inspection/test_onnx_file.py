@@ -28,7 +28,7 @@ from sandbox_runner.inspection.worker import _weights
 from sandbox_runner.sdk.glovebox import onnx_graph, save_onnx
 from sandbox_runner.sdk.glovebox.onnx_graph import Constant, Graph, GraphError, Node, Stored
 
-from .onnx_models import NETWORKS, SIZE, network, save
+from .onnx_models import NETWORKS, SIZE, Half, network, save
 
 ROOT = Path(__file__).parents[3]
 POLICY = default_policy().release
@@ -472,6 +472,17 @@ def test_an_honest_network_is_accepted_with_its_own_values(
         theirs = module(pictures).numpy()
     near = 1e-5 if dtype is None else 0.02
     assert np.abs(answer - theirs).max() <= near * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_computes_in_16_bits_is_known_as_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(Half(network(name)), tmp_path, monkeypatch)
+    model = read_model(path, POLICY)
+    assert model.half
+    assert {t.dtype for t in model.header.tensors} == {"F16"}
+    assert not read_model(save(network(name), tmp_path, monkeypatch, "float16"), POLICY).half
 
 
 class Sorted(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -27,11 +28,19 @@ from sandbox_runner.inspection.safetensors_file import stored
 from sandbox_runner.sdk.glovebox import onnx_graph, pictures
 from sandbox_runner.sdk.glovebox.onnx_graph import Constant, Graph, Node, Stored
 
+from . import onnx_models
 from .conftest import MANIFEST, MODEL, ROOT, SIZE, Case
+from .onnx_models import NETWORKS
 
 pytestmark = pytest.mark.sandbox
 
 POLICY = default_policy().release
+#: Attacks have so little time that they say it.
+QUICKER = replace(
+    default_policy(), attacks=replace(default_policy().attacks, seconds=10, references=0)
+)
+#: Findings that chance decides: drawn subjects, drawn parts, time.
+MOVES = ("membership.", "memorisation.", "attacks.", "tensors.dead-parts")
 
 WRITE = """
 import sys, torch, glovebox
@@ -296,3 +305,72 @@ def test_an_honest_model_passes_like_its_safetensors(case: Case) -> None:
     ]
     # Three counters of batches are not in it, its graph is.
     assert budget[0] == budget[1] - 3 * 64 + 8 * graph.evidence["bytes"]
+
+
+EITHER = """
+import sys, torch, glovebox
+sys.path.insert(0, sys.argv[1])
+import model
+network = model.build({"size": [24, 20]})
+dtype = sys.argv[2]
+if dtype:
+    kept = getattr(torch, dtype)
+    tensors = {k: v.to(kept) if v.is_floating_point() else v for k, v in
+               network.state_dict().items()}
+else:
+    tensors = network.state_dict()
+glovebox.save_weights(tensors, "model.safetensors")
+network.load_state_dict(tensors)
+glovebox.save_onnx(network, torch.zeros(1, 1, 24, 20), "model.onnx", dtype=dtype or None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["", "float16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_network_is_judged_like_its_safetensors(
+    case: Case, name: str, dtype: str, tmp_path: Path
+) -> None:
+    """Not trained, so that something is found; the same in both forms."""
+    text = Path(onnx_models.__file__).read_text()
+    text = text.replace("from sandbox_runner.sdk import glovebox\n", "").replace(
+        "import pytest\n", ""
+    )
+    text = text[: text.index("def save(")]
+    (case.submission / "model.py").write_text(
+        f"{text}\n\ndef build(config):\n    return network({name!r})\n"
+    )
+    # A network that makes pictures has no official metrics; nothing is asked of it but answers.
+    config = 'task = "reconstruction"' if name == "unet" else 'positive_label = "lesion"'
+    manifest = MANIFEST.replace("size = [48, 40]", "size = [24, 20]").replace(
+        'positive_label = "lesion"', config
+    )
+    folder = tmp_path / "both"
+    subprocess.run(
+        [sys.executable, "-c", EITHER, case.submission, dtype],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(ROOT / "sandbox_runner" / "sdk"),
+            "GLOVEBOX_OUTPUT": str(folder),
+            "OMP_NUM_THREADS": "1",
+        },
+        check=True,
+        cwd=case.submission,
+    )
+    found = {}
+    for each in ("model.safetensors", "model.onnx"):
+        for old in case.output.iterdir():
+            old.unlink()
+        shutil.copy(folder / each, case.output / each)
+        outputs = f'[outputs]\nweights = ["{each}"]\n'
+        (case.submission / "glovebox.toml").write_text(manifest + outputs)
+        report = case.inspect(QUICKER)
+        found[each] = (
+            {(f.rule, f.severity) for f in report.findings if not f.rule.startswith(MOVES)},
+            report.official,
+        )
+    plain, graph = found["model.safetensors"], found["model.onnx"]
+    assert graph[0] - plain[0] == {("onnx.graph", "info")}
+    assert plain[0] <= graph[0]
+    assert graph[1] == plain[1]
+    assert not {rule for rule, severity in graph[0] if severity == "block"}
