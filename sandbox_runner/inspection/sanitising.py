@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from policies.findings import Finding
 from policies.tensors import TensorFact
+from sandbox_runner.inspection.influence import settle
 from sandbox_runner.inspection.rewriting import TYPE
 from sandbox_runner.inspection.safetensors_file import NUMPY, SIZES, Header, stored
 from sandbox_runner.oracle import Oracle, OracleFault
@@ -108,6 +109,8 @@ def find_idle(
     Each is tried alone, small ones (counters, statistics) first; those put to zero stay so. The
     largest are left to the ordinary search for tensors without influence.
     """
+    for path, header in files.values():
+        settle(oracle, path, header)
     before = ask(oracle, pictures)
     ends = time.monotonic() + SECONDS
     idle: dict[str, list[str]] = {name: [] for name in files}

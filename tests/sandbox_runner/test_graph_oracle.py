@@ -13,7 +13,7 @@ from policies.document import default_policy
 from policies.tensors import TensorFact
 from sandbox_runner.backends import choose
 from sandbox_runner.graph_oracle import GraphOracle
-from sandbox_runner.inspection import agreement
+from sandbox_runner.inspection import agreement, influence
 from sandbox_runner.inspection.onnx_file import read_model
 from sandbox_runner.inspection.safetensors_file import stored, values
 from sandbox_runner.oracle import OracleFault
@@ -89,6 +89,31 @@ def test_numbers_of_16_bits_may_be_put_into_those_of_32(
         with torch.no_grad():
             module[1].weight.copy_(codes)
         assert np.allclose(graph.predict(PICTURES), answers(module), atol=1e-5)
+
+
+class Idle(torch.nn.Module):
+    """A network with a layer beside it whose answers round away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = network("cnn")
+        self.idle = torch.nn.Linear(SIZE[0] * SIZE[1], 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.live(x) + 1e-30 * self.idle(x.flatten(1)).sum(1, keepdim=True)
+
+
+def test_a_tensor_without_influence_is_found_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its tensors replaceable, a graph adds up in another order than the file as it is."""
+    path = save(Idle(), tmp_path, monkeypatch)
+    header = read_model(path, POLICY).header
+    with open_graph(path) as graph:
+        graph.predict(PICTURES)
+        found = influence.check(graph, path, header, set(), PICTURES, "model.onnx")
+    dead = next(each for each in found if each.rule == "tensors.dead")
+    assert dead.internal["names"] == ["idle.weight"]
 
 
 def test_other_pictures_and_questions_are_faults(

@@ -150,7 +150,7 @@ def stowaway(case: Case, path: Path) -> None:
             Node("ReduceSum", ("stowaway",), ("sum",), {"keepdims": 0}),
             Node("Mul", ("sum", "little"), ("less",), {}),
             Node("Add", ("answer", "less"), ("output",), {}),
-            little=number(1e-12),
+            little=number(1e-30),
         )(graph)
         tensor = Stored("stowaway", 1, (80, 80))
         return replace(added, tensors={**added.tensors, "stowaway": tensor})
@@ -165,7 +165,7 @@ def declared_stowaway(case: Case, path: Path) -> None:
         "    return nn.Sequential(",
         "    class Net(nn.Sequential):\n"
         "        def forward(self, x):\n"
-        "            return super().forward(x) + 1e-12 * self.stowaway.sum()\n"
+        "            return super().forward(x) + 1e-30 * self.stowaway.sum()\n"
         "    net = Net(",
     )
     text = (
