@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ def save_onnx(
 
 def _check_answers(model: Any, example: Any, path: Path) -> None:
     """Hold what was written against the network, for another number of pictures than was drawn."""
+    # At home it would tell its maker that it runs.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
     import torch
 
@@ -75,14 +78,14 @@ def _check_answers(model: Any, example: Any, path: Path) -> None:
     options.intra_op_num_threads = 1
     # Its version 1.31 ends the process where it rearranges some networks of float16.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    pictures = torch.rand(2 * len(example) + 1, *example.shape[1:])
+    pictures = torch.rand(2 * len(example) + 1, *example.shape[1:], device=example.device)
     with torch.no_grad():
-        torch_answer = model(pictures).to(torch.float32).numpy()
+        torch_answer = model(pictures).to("cpu", torch.float32).numpy()
     try:
         session = onnxruntime.InferenceSession(
             str(path), sess_options=options, providers=["CPUExecutionProvider"]
         )
-        (answer,) = session.run(["output"], {"input": pictures.numpy()})
+        (answer,) = session.run(["output"], {"input": pictures.cpu().numpy()})
     # Its exceptions have no class of their own that could be named here.
     except Exception as error:
         raise ValueError(
