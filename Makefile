@@ -34,7 +34,7 @@ bench: dev-env
 compare: dev-env
 	$(PY) -m bench.compare $(ARGS)
 
-# Each of PATHS (all: dicom photo video weights metrics config) with each fuzzer for SECONDS; what
+# Each of PATHS (all: dicom photo video weights onnx metrics config) with each fuzzer for SECONDS; what
 # breaks a promise is kept in .fuzz.
 fuzz: dev-env
 	@scripts/fuzz $(SECONDS) $(PATHS)

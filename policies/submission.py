@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "glovebox.toml"
+#: How files of weights end. One ONNX file holds a whole network.
+ONNX = ".onnx"
+WEIGHTS = (".safetensors", ONNX)
 
 KnownDatasets = Mapping[str, Collection[str]] | Collection[str]
 
@@ -357,12 +360,18 @@ def _read_outputs(section: Mapping[str, Any], policy: Policy) -> Outputs:
         )
     outputs = Outputs(
         weights=tuple(
-            _output_name(name, f"outputs.weights[{index}]", ".safetensors")
+            _output_name(name, f"outputs.weights[{index}]", *WEIGHTS)
             for index, name in enumerate(weights[: policy.submission.outputs + 1])
         ),
         metrics=_output_name(section.get("metrics", ours.metrics), "outputs.metrics", ".json"),
         config=_output_name(section.get("config", ours.config), "outputs.config", ".json"),
     )
+    if len(outputs.weights) > 1 and any(name.endswith(ONNX) for name in outputs.weights):
+        raise Invalid(
+            _("Weights leave as safetensors files, or as one ONNX file that holds all of them."),
+            field="outputs.weights",
+            code="manifest.outputs",
+        )
     if len(outputs.weights) + 2 > policy.submission.outputs:
         raise Invalid(
             _("A job may leave at most {most} files."),
@@ -385,13 +394,13 @@ def _read_outputs(section: Mapping[str, Any], policy: Policy) -> Outputs:
     return outputs
 
 
-def _output_name(value: object, place: str, suffix: str) -> str:
+def _output_name(value: object, place: str, *suffixes: str) -> str:
     name = check_path(value, place, length=120, depth=4)
-    if not name.endswith(suffix):
+    if not name.endswith(suffixes):
         raise Invalid(
             _("This file must end in {suffix}; nothing else may leave."),
             field=place,
             code="manifest.output-kind",
-            suffix=suffix,
+            suffix=" / ".join(suffixes),
         )
     return name

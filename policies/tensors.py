@@ -80,17 +80,19 @@ def check_tensors(
     *,
     training_samples: int | None = None,
     artefact: str = "model.safetensors",
+    complete: bool = True,
 ) -> list[Finding]:
     """Return what is wrong with the tensors of a weights file.
 
     ``declared`` is what the network says it has when it is built without data. Every tensor must
     exist there with that shape and a type of the same kind (floats may be narrower). Names that
     only the file has are internal evidence: a job could spell data with them. With
-    ``training_samples`` the budgets in bits a sample are held as well.
+    ``training_samples`` the budgets in bits a sample are held as well. Unless the file must be
+    ``complete``, tensors of the network may be missing.
     """
     findings = [
         *_check_form(found, policy, artefact),
-        *_check_against(declared, found, artefact),
+        *_check_against(declared, found, artefact, complete),
         *_check_values(found, policy, artefact),
     ]
     if training_samples is not None:
@@ -104,13 +106,15 @@ def check_budget(
     policy: Policy,
     *,
     artefact: str = "model.safetensors",
+    beside_bits: int = 0,
 ) -> list[Finding]:
     """Return findings on the size of the weights against the number of training samples.
 
     No scan proves that weights hold no data; how much they *could* hold of each sample is known.
+    ``beside_bits`` leave beside the tensors, as an ONNX model's graph does.
     """
     limits = policy.release
-    bits = sum(tensor.bits for tensor in found)
+    bits = sum(tensor.bits for tensor in found) + beside_bits
     samples = max(0, training_samples)
     each = bits / samples if samples else math.inf
     evidence = {
@@ -230,7 +234,7 @@ def _check_form(found: Sequence[TensorFact], policy: Policy, artefact: str) -> l
 
 
 def _check_against(
-    declared: Sequence[TensorFact], found: Sequence[TensorFact], artefact: str
+    declared: Sequence[TensorFact], found: Sequence[TensorFact], artefact: str, complete: bool
 ) -> list[Finding]:
     network = {tensor.name: tensor for tensor in declared}
     there = {tensor.name for tensor in found}
@@ -249,7 +253,7 @@ def _check_against(
             )
         )
     # These names come from the network as built without data, so they may be told.
-    missing = [t for t in declared if t.name not in there]
+    missing = [t for t in declared if complete and t.name not in there]
     differ = [t for t in found if t.name in network and t.shape != network[t.name].shape]
     retyped = [t for t in found if t.name in network and not _fits(network[t.name], t)]
     for rule, message, bad in (

@@ -87,20 +87,35 @@ class Oracle:
         call_seconds: float = 120.0,
         log: Path | None = None,
     ) -> None:
-        self._build = {"build": manifest.build, "config": dict(manifest.config)}
-        self._weights = weights
-        self._backend = backend
-        self._call_seconds = call_seconds
-        self._spec = SandboxSpec(
-            id=f"oracle-{uuid.uuid4().hex[:12]}",
-            argv=("python", "/opt/oracle/network.py"),
-            limits=replace(limits, gpus=0),
-            mounts=(Mount(submission, "/code"), Mount(INSIDE, "/opt/oracle")),
-            env={"OMP_NUM_THREADS": str(max(1, int(limits.cpus))), "GLOVEBOX_CODE": "/code"},
-            image=manifest.image,
-            workdir="/code",
-            log=log,
+        self._prepare(
+            SandboxSpec(
+                id=f"oracle-{uuid.uuid4().hex[:12]}",
+                argv=("python", "/opt/oracle/network.py"),
+                limits=replace(limits, gpus=0),
+                mounts=(Mount(submission, "/code"), Mount(INSIDE, "/opt/oracle")),
+                env={"OMP_NUM_THREADS": str(max(1, int(limits.cpus))), "GLOVEBOX_CODE": "/code"},
+                image=manifest.image,
+                workdir="/code",
+                log=log,
+            ),
+            {"build": manifest.build, "config": dict(manifest.config)},
+            weights,
+            backend,
+            call_seconds,
         )
+
+    def _prepare(
+        self,
+        spec: SandboxSpec,
+        build: Mapping[str, Any],
+        weights: Sequence[tuple[Path, Header]],
+        backend: Backend,
+        call_seconds: float,
+    ) -> None:
+        self._spec, self._build, self._weights = spec, build, weights
+        self._backend, self._call_seconds = backend, call_seconds
+        #: Numbers that an answer to one picture may have at most.
+        self.outputs = OUTPUTS_A_PICTURE
         self._running: RunningSandbox | None = None
         self._facts: list[TensorFact] = []
 
@@ -168,15 +183,17 @@ class Oracle:
         self._call("put", head, body, most=0)
 
     def predict(
-        self, batch: NDArray[np.float32], outputs: int = OUTPUTS_A_PICTURE
+        self, batch: NDArray[np.float32], outputs: int | None = None
     ) -> NDArray[np.float32]:
         """Return the network's outputs, float32 [n, k], for pictures float32 [n, 1, H, W].
 
-        A network that makes pictures is given numbers [n, d] instead, and ``outputs`` as large.
+        A network that makes pictures is given numbers [n, d] instead, and ``outputs`` as large;
+        by default it is the attribute of this name.
         Raises :class:`OracleFault` for another shape, more than ``outputs`` numbers a picture,
         NaN or infinity, silence longer than ``call_seconds``, and an end of the process.
         """
         count = len(batch)
+        outputs = self.outputs if outputs is None else outputs
         body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
         head, data = self._call(
             "predict", {"shape": list(batch.shape)}, body, most=4 * count * outputs

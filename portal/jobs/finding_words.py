@@ -30,6 +30,14 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("The network's answers are not one number a picture, or one a class."),
     gettext_noop("The network's answers are not finite numbers."),
     gettext_noop("The network could not be asked."),
+    gettext_noop("The graph does not answer as the declared network does with the same weights."),
+    gettext_noop(
+        "onnxruntime does not run the graph on pictures of [config] size, any number of them."
+    ),
+    gettext_noop(
+        "The network does not answer, so that nobody knows whether the graph is the network's."
+    ),
+    gettext_noop("What the model's graph holds beside its tensors; it is counted with them."),
     gettext_noop("Weights leave only with the network they belong to: name it in [model] build."),
     gettext_noop(
         "There are no official metrics. Name the task in [config]: size = [height, "

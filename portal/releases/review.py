@@ -13,7 +13,7 @@ LOOKED_FOR: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         gettext_noop("Files"),
         gettext_noop("Only declared files of allowed kinds and sizes, whole and readable."),
-        ("artefacts.", "weights.", "safetensors.", "config."),
+        ("artefacts.", "weights.", "safetensors.", "onnx.", "config."),
     ),
     (
         gettext_noop("Architecture"),

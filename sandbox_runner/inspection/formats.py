@@ -1,10 +1,11 @@
-"""Tell a file that is no safetensors by its first bytes, and say how to save one."""
+"""Tell a file that holds no weights as they may leave by its first bytes; say how to save one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 SAVE_LINE = "glovebox.save_weights(model)"
+SAVE_ONNX_LINE = "glovebox.save_onnx(model, example)"
 
 # First bytes -> what the file is. Nothing is opened further: a pickle is a program.
 _KINDS = (
@@ -25,18 +26,23 @@ _KINDS = (
 )
 
 
-def foreign_kind(path: Path) -> str:
-    """Return what else the file is, in words; empty if its first bytes could be safetensors."""
+def foreign_kind(path: Path, *, onnx: bool = False) -> str:
+    """Return what else the file is, in words; empty if its first bytes could be safetensors.
+
+    An ONNX model is something else, too, unless ``onnx`` says that it must be one.
+    """
     with path.open("rb") as stream:
         start = stream.read(132)
     if start[128:132] == b"DICM":
         return "a DICOM file"
-    if _is_onnx(start):
-        return "an ONNX model, which can hold texts and the names of files"
+    if onnx and start[8:10] == b'{"':
+        return "a safetensors file, whose name must end in .safetensors"
+    if is_onnx(start) and not onnx:
+        return "an ONNX model, whose name must end in .onnx"
     return next((words for magic, words in _KINDS if start.startswith(magic)), "")
 
 
-def _is_onnx(start: bytes) -> bool:
+def is_onnx(start: bytes) -> bool:
     """Whether a file begins as onnx.proto's ModelProto is written: ir_version, then a field of it.
 
     Safetensors with so long a header has a brace at its ninth byte.

@@ -7,6 +7,8 @@ that blocks or asks for review, never a silent pass.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +31,20 @@ from policies.release import (
 from policies.submission import Manifest
 from sandbox_runner import cancelling
 from sandbox_runner.backends import choose
-from sandbox_runner.inspection import evaluation, influence, inputs, sanitising, workroom
-from sandbox_runner.inspection.attacks import attacking, membership
+from sandbox_runner.graph_oracle import GraphOracle
+from sandbox_runner.inspection import (
+    agreement,
+    evaluation,
+    influence,
+    inputs,
+    sanitising,
+    workroom,
+)
+from sandbox_runner.inspection.attacks import attacking, membership, task
 from sandbox_runner.inspection.report import Report
 from sandbox_runner.inspection.safetensors_file import Header, Tensor
-from sandbox_runner.oracle import Oracle, OracleFault
+from sandbox_runner.inspection.weights_file import is_onnx
+from sandbox_runner.oracle import OUTPUTS_A_PICTURE, Oracle, OracleFault
 
 #: Pictures are prepared at this size for the search where the manifest names none.
 DEFAULT_SIZE: Final = (128, 128)
@@ -81,6 +92,7 @@ class Gate:
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
         self.settings = evaluation.read_settings(manifest)
+        self.task = task.read(manifest)
         self.rewritten: sanitising.Chosen | None = None
         self.sanitising: dict[str, Any] = {}
         self.answers: dict[bytes, NDArray[np.float64]] = {}
@@ -153,11 +165,10 @@ class Gate:
 
     def _contents(self, kinds: Mapping[str, str]) -> tuple[dict[str, Header], int]:
         """Let the worker read every file; return the headers and the number of members."""
-        size = self.settings.size if self.settings else DEFAULT_SIZE
         try:
             answer, _ = workroom.ask(
                 "examine",
-                {"files": dict(kinds), "size": list(size)},
+                {"files": dict(kinds), "size": list(self._size)},
                 datasets=self.datasets,
                 artefacts=self.artefacts,
                 policy=self.policy,
@@ -172,6 +183,10 @@ class Gate:
             samples = int(answer["training_samples"])
             self._tensor_rows = {
                 name: list(row["tensors"]) for name, row in answer["headers"].items()
+            }
+            self._graphs = {
+                name: {key: int(value) for key, value in row.items()}
+                for name, row in answer["graphs"].items()
             }
         except (workroom.WorkerFault, KeyError, TypeError, ValueError):
             self._block(
@@ -199,7 +214,21 @@ class Gate:
             for row in rows
         ]
         artefact = next(iter(headers))
-        self.findings += check_budget(facts, samples, self.policy, artefact=artefact)
+        graph = self._graphs.get(artefact)
+        beside = 8 * graph["bytes"] if graph else 0
+        self.findings += check_budget(
+            facts, samples, self.policy, artefact=artefact, beside_bits=beside
+        )
+        if graph:
+            self.findings.append(
+                Finding(
+                    "onnx.graph",
+                    "info",
+                    artefact,
+                    "What the model's graph holds beside its tensors; it is counted with them.",
+                    {key: value for key, value in graph.items() if key != "half"},
+                )
+            )
         self.findings.append(
             Finding(
                 "privacy.epsilon",
@@ -224,18 +253,80 @@ class Gate:
         try:
             with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
                 declared = oracle.describe()
-                checked = check_tensors(declared, facts, self.policy, artefact=artefact)
+                checked = check_tensors(
+                    declared, facts, self.policy, artefact=artefact, complete=graph is None
+                )
                 self.findings += checked
                 if any(found.severity == "block" for found in checked):
                     return
                 oracle.load()
+                oracle.outputs = self._outputs()
                 self._sealed_pictures = self._sealed()
-                self._measure(oracle, self._sealed_pictures, artefact, headers)
-                if self.policy.release.sanitise:
-                    self._rewrite(oracle, headers)
+                if graph is None:
+                    self._measure(oracle, self._sealed_pictures, artefact, headers)
+                    if self.policy.release.sanitise:
+                        self._rewrite(oracle, headers)
+                elif not self._measure_graph(oracle, artefact, headers, half=bool(graph["half"])):
+                    return
             self._attack(headers, artefact)
         except OracleFault as fault:
             self._faulty(fault, artefact)
+
+    def _outputs(self) -> int:
+        """Return how many numbers an answer may have: as many as a picture, where it is one."""
+        if self.task is None or self.task.kind not in ("reconstruction", "generation"):
+            return OUTPUTS_A_PICTURE
+        return max(OUTPUTS_A_PICTURE, math.prod(self._size))
+
+    def _graph_oracle(self, model: Path, log: str) -> GraphOracle:
+        return GraphOracle(
+            model,
+            self.policy.release,
+            self.backend,
+            self.manifest.image,
+            log=self.workdir / log,
+        )
+
+    def _measure_graph(
+        self, network: Oracle, artefact: str, headers: Mapping[str, Header], *, half: bool
+    ) -> bool:
+        """Measure what leaves: the graph; return whether it answers as the network does."""
+        sealed = self._sealed_pictures
+        with contextlib.ExitStack() as stack:
+            try:
+                graph = stack.enter_context(
+                    self._graph_oracle(self.artefacts / artefact, "graph.log")
+                )
+            except OracleFault as fault:
+                self.findings.append(agreement.not_run(artefact, fault.reason))
+                return False
+            graph.outputs = self._outputs()
+            agreed = agreement.check(
+                network,
+                graph,
+                self._made(np.random.default_rng(), agreement.MADE)
+                if sealed is None
+                else sealed.pixels,
+                half=half,
+                artefact=artefact,
+                progress=lambda share: self.progress("agreement", share),
+            )
+            self.findings += agreed.findings
+            if agreed.answers is None:
+                return False
+            self._measure(graph, sealed, artefact, headers)
+            if sealed is not None:
+                # Attacks ask the network: these are its own answers.
+                self._remember(sealed, agreed.answers)
+            if self.policy.release.sanitise:
+                self._rewrite(graph, headers)
+        return True
+
+    def _remember(self, sealed: evaluation.Sealed, answers: NDArray[np.float32]) -> None:
+        self.answers = {
+            membership.digest(picture): answer.astype(np.float64)
+            for picture, answer in zip(sealed.pixels, answers, strict=True)
+        }
 
     def _faulty(self, fault: OracleFault, artefact: str) -> None:
         severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
@@ -283,10 +374,11 @@ class Gate:
 
     def _open_pictures(self) -> NDArray[np.float32]:
         """Return pictures by which the noise is chosen: open ones, never sealed ones."""
-        size = self.settings.size if self.settings else DEFAULT_SIZE
+        if self.task is not None and self.task.latent:
+            return self._made(np.random.default_rng(0), sanitising.PICTURES)
         answer, folder = workroom.ask(
             "arrays",
-            {"size": list(size), "positive_label": "", "open": sanitising.PICTURES},
+            {"size": list(self._size), "positive_label": "", "open": sanitising.PICTURES},
             datasets=self.datasets,
             artefacts=None,
             policy=self.policy,
@@ -325,7 +417,13 @@ class Gate:
         weights = [(chosen.directory / name, h) for name, h in chosen.drafts.headers.items()]
         log = self.workdir / "oracle-sanitised.log"
         try:
-            with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
+            name = next(iter(headers))
+            rewritten = (
+                self._graph_oracle(chosen.directory / name, log.name)
+                if is_onnx(name)
+                else Oracle(self.submission, self.manifest, weights, self.backend, log=log)
+            )
+            with rewritten as oracle:
                 oracle.load()
                 sealed = self._sealed_pictures
                 if sealed is not None and self.settings is not None:
@@ -422,10 +520,7 @@ class Gate:
             )
             self.findings += evaluation.check_steady(oracle, sealed.pixels, answers)
             self.official = evaluation.official(sealed, answers, self.settings, self.policy)
-            self.answers = {
-                membership.digest(picture): answer.astype(np.float64)
-                for picture, answer in zip(sealed.pixels, answers, strict=True)
-            }
+            self._remember(sealed, answers)
         self.progress("influence", 0.0)
         pictures = self._few_pictures(sealed)
         constants = {
@@ -441,8 +536,17 @@ class Gate:
         if sealed is not None:
             chosen = rng.permutation(len(sealed.pixels))[: influence.PICTURES]
             return sealed.pixels[chosen]
-        height, width = self.settings.size if self.settings else DEFAULT_SIZE
-        return rng.random((influence.PICTURES, 1, height, width), dtype=np.float32)
+        return self._made(rng, influence.PICTURES)
+
+    def _made(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """Return noise of the form that the task's network takes."""
+        if self.task is not None and self.task.latent:
+            return rng.normal(size=(count, self.task.latent)).astype(np.float32)
+        return rng.random((count, 1, *self._size), dtype=np.float32)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.task.size if self.task else DEFAULT_SIZE
 
 
 def _header(row: Mapping[str, Any]) -> Header:

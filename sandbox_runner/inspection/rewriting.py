@@ -40,7 +40,8 @@ class Account:
     """What became of one file: bits by tensor, and what was read back from the result.
 
     ``tensors`` are (name, numbers, capacity in bits) in the order of the new file. ``kept`` are
-    bits of whole numbers, which cannot be changed a little and are as they were.
+    bits of whole numbers, which cannot be changed a little and are as they were; ``beside`` those
+    of an ONNX model's graph.
     """
 
     tensors: list[tuple[str, int, float]] = field(default_factory=list)
@@ -48,11 +49,12 @@ class Account:
     read_back: float = 0.0
     agree: list[int] = field(default_factory=list)
     compared: int = 0
+    beside: float = 0.0
 
     @property
     def capacity(self) -> float:
         """Bits that the new file can carry at most for whoever chose the old one."""
-        return sum(bits for _, _, bits in self.tensors)
+        return sum(bits for _, _, bits in self.tensors) + self.beside
 
     def as_mapping(self) -> dict[str, Any]:
         """Return plain values for the other process."""

@@ -52,11 +52,14 @@ _KEYS = ["dtype", "shape", "data_offsets"]
 
 
 class Malformed(Exception):
-    """The file is not one that may leave. ``rule`` names why; the text quotes nothing of it."""
+    """The file is not one that may leave. ``rule`` names why; the text quotes nothing of it.
 
-    def __init__(self, rule: str, message: str) -> None:
+    ``place`` says where, for reviewers: a job could spell data with it.
+    """
+
+    def __init__(self, rule: str, message: str, place: str = "") -> None:
         super().__init__(message)
-        self.rule = rule
+        self.rule, self.place = rule, place
 
 
 @dataclass(frozen=True)

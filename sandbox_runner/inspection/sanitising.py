@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from policies.findings import Finding
 from policies.tensors import TensorFact
+from sandbox_runner.inspection.influence import settle
 from sandbox_runner.inspection.rewriting import TYPE
 from sandbox_runner.inspection.safetensors_file import NUMPY, SIZES, Header, stored
 from sandbox_runner.oracle import Oracle, OracleFault
@@ -108,6 +109,8 @@ def find_idle(
     Each is tried alone, small ones (counters, statistics) first; those put to zero stay so. The
     largest are left to the ordinary search for tensors without influence.
     """
+    for path, header in files.values():
+        settle(oracle, path, header)
     before = ask(oracle, pictures)
     ends = time.monotonic() + SECONDS
     idle: dict[str, list[str]] = {name: [] for name in files}
@@ -236,13 +239,16 @@ def _compose(drafts: Drafts, picks: Mapping[tuple[str, str], int], folder: Path)
     for name, header in drafts.headers.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(drafts.folders[0] / name, place)
         sources = [(draft / name).open("rb") for draft in drafts.folders]
         try:
-            with place.open("xb") as out:
-                out.write(sources[0].read(header.data_start))
+            with place.open("r+b") as out:
                 for tensor in header.tensors:
+                    if not picks[name, tensor.name]:
+                        continue
                     source = sources[picks[name, tensor.name]]
-                    source.seek(header.data_start + tensor.start)
+                    for file in (source, out):
+                        file.seek(header.data_start + tensor.start)
                     left = tensor.end - tensor.start
                     while left:
                         data = source.read(min(left, 1 << 20))

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from policies.document import ReleasePolicy
-from sandbox_runner.inspection.safetensors_file import Malformed, read_header, values
+from sandbox_runner.inspection.safetensors_file import Malformed, values
+from sandbox_runner.inspection.weights_file import read_header
 
 SUMS: Final = 256
 MOST_TOLD: Final = 200
@@ -48,7 +49,7 @@ class Sketch:
 
 
 def sketch(files: Mapping[str, Path], policy: ReleasePolicy) -> Sketch:
-    """Return the sketch of the weights in ``files`` (name to safetensors file), in name order.
+    """Return the sketch of the weights in ``files`` (name to file), in name order.
 
     Empty where there are none, or where one is not as it must be: then it does not leave either.
     """

@@ -226,11 +226,16 @@ class Search:
 
     def other(self, path: Path, artefact: str, shown: str) -> list[Finding]:
         """Return the findings on any other file, searched as bytes and as numbers."""
-        chunks, rows = _Hits(), _Hits()
         size = min(path.stat().st_size, _OTHER_BYTES)
         if size == 0:
             return []
         data = np.memmap(path, dtype=np.uint8, mode="r", shape=(size,))
+        return self.other_bytes(data, artefact, shown)
+
+    def other_bytes(self, data: NDArray[np.uint8], artefact: str, shown: str) -> list[Finding]:
+        """Return the findings on bytes that are no weights, as on another file."""
+        size = len(data)
+        chunks, rows = _Hits(), _Hits()
         self._search_bytes(data, shown, chunks)
         for kind in ("<f4", "<f8", "<f2", "|u1", "<u2"):
             width = np.dtype(kind).itemsize

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,18 @@ import numpy as np
 
 from policies.document import ReleasePolicy
 from policies.findings import Finding
-from sandbox_runner.inspection import formats, rewriting
+from sandbox_runner.inspection import formats, onnx_file, onnx_rewriting, rewriting
 from sandbox_runner.inspection.attacks import plan
 from sandbox_runner.inspection.json_file import BadJson, read_object
 from sandbox_runner.inspection.safetensors_file import (
     Header,
     Malformed,
     Tensor,
-    read_header,
     stored,
     widened,
 )
 from sandbox_runner.inspection.stored_samples import Search
+from sandbox_runner.inspection.weights_file import is_onnx, read_header
 from sandbox_runner.sdk.glovebox import pictures
 from sandbox_runner.sdk.glovebox.datasets import Dataset, open_dataset
 from sandbox_runner.stage import is_sealed
@@ -87,12 +88,13 @@ def read_files(
     """Return what :func:`examine` does; ``files`` are names with their kinds, "" if undeclared."""
     findings: list[Finding] = []
     headers: dict[str, Header] = {}
+    graphs: dict[str, onnx_file.Model] = {}
     documents: dict[str, Any] = {}
     others: list[str] = []
     for name, kind in files.items():
         path = root / name
         if kind == "weights":
-            header = _weights(path, name, policy, findings)
+            header = _weights(path, name, policy, findings, graphs)
             if header is None:
                 others.append(name)
             else:
@@ -114,12 +116,16 @@ def read_files(
 
         findings += search.weights(root / name, header, name, told)
         done += header.data_bytes
+        if name in graphs:
+            beside = np.frombuffer(graphs[name].skeleton, dtype=np.uint8)
+            findings += search.other_bytes(beside, name, f"{name}, beside its tensors")
     for name in others:
         # A name that the manifest does not declare was made up by the job.
         artefact = name if files[name] else ""
         findings += search.other(root / name, artefact, name)
     return {
         "headers": {name: _header(root / name, header) for name, header in headers.items()},
+        "graphs": {name: {**m.facts, "half": m.half} for name, m in graphs.items()},
         "documents": documents,
         "training_samples": search.members,
         "findings": [found.as_mapping() for found in findings],
@@ -127,30 +133,42 @@ def read_files(
 
 
 def _weights(
-    path: Path, name: str, policy: ReleasePolicy, findings: list[Finding]
+    path: Path,
+    name: str,
+    policy: ReleasePolicy,
+    findings: list[Finding],
+    graphs: dict[str, onnx_file.Model],
 ) -> Header | None:
-    foreign = formats.foreign_kind(path)
+    """Return a file's header, or None with a finding; an ONNX model goes into ``graphs``."""
+    onnx = is_onnx(name)
+    foreign = formats.foreign_kind(path, onnx=onnx)
+    save = formats.SAVE_ONNX_LINE if onnx else formats.SAVE_LINE
+    kind = "ONNX models" if onnx else "safetensors"
     if foreign:
         findings.append(
             Finding(
                 "weights.format",
                 "block",
                 name,
-                f"This is {foreign}. Weights leave as safetensors only, which holds numbers and "
-                f"no program; save them with: {formats.SAVE_LINE}",
+                f"This is {foreign}. Weights leave as safetensors, or as ONNX of a closed list of "
+                f"operators, which hold numbers and no program; save them with: {save}",
                 hard=True,
             )
         )
         return None
     try:
-        return read_header(path, policy)
+        if not onnx:
+            return read_header(path, policy)
+        graphs[name] = onnx_file.read_model(path, policy)
+        return graphs[name].header
     except Malformed as bad:
         findings.append(
             Finding(
                 bad.rule,
                 "block",
                 name,
-                f"{bad} Weights are safetensors as written by: {formats.SAVE_LINE}",
+                f"{bad} Weights are {kind} as written by: {save}",
+                internal={"place": bad.place} if bad.place else {},
                 hard=True,
             )
         )
@@ -249,6 +267,13 @@ def _chosen(dataset: Dataset, most: int) -> list[Mapping[str, str]]:
     return [rows[int(i * step)] for i in range(min(len(rows), most))]
 
 
+def _rewriter(path: Path, policy: ReleasePolicy) -> Callable[..., rewriting.Account]:
+    """Return what rewrites a file of this form; raises Malformed."""
+    if is_onnx(path.name):
+        return partial(onnx_rewriting.rewrite, onnx_file.read_model(path, policy), policy)
+    return partial(rewriting.rewrite, header=read_header(path, policy))
+
+
 def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write drafts of every weights file anew, with noise; return their headers and accounts.
 
@@ -260,13 +285,12 @@ def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     accounts: dict[str, Any] = {}
     for name, zero in request["files"].items():
-        header = read_header(root / name, policy)
+        write = _rewriter(root / name, policy)
         for draft in range(request["drafts"]):
             target = output / str(draft) / name
-            account = rewriting.rewrite(
+            account = write(
                 root / name,
-                header,
-                target,
+                target=target,
                 zero=frozenset(zero),
                 scale=float(request["noise"]),
                 bits=policy.sanitise_bits,

@@ -1,6 +1,6 @@
 """``python -m tests.fuzz PATH {hypothesis,atheris} --seconds N``.
 
-Paths: dicom, photo and video of de-identification; weights, metrics and config of the gate.
+Paths: dicom, photo and video of de-identification; weights, onnx, metrics and config of the gate.
 
 Both fuzzers throw changed seeds at a path until the time is up, and end with an error where a
 promise broke; the file that broke it then lies in ``.fuzz``. hypothesis changes files by a few
@@ -21,7 +21,7 @@ from typing import NoReturn
 FOLDER = Path(__file__).resolve().parents[2] / ".fuzz"
 LARGEST = 100_000
 DEID = ("dicom", "photo", "video")
-GATE = ("weights", "metrics", "config")
+GATE = ("weights", "onnx", "metrics", "config")
 SLICE = 100
 """Seconds after which atheris goes on in a new process: code that it watches keeps its values alive
 when it raises, so that large pictures add up to gigabytes. Without it they do not."""

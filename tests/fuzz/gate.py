@@ -1,8 +1,8 @@
 """What the gate's readers promise of any bytes whatever, and the files to start from.
 
 The readers are called as the sealed worker calls them, without its sandbox: no exception, no hang,
-and where a second reader (the safetensors library, Python's json) or a second writing of the same
-content disagrees, the verdict is block.
+and where a second reader (the libraries of safetensors and ONNX, Python's json) or a second writing
+of the same content disagrees, the verdict is block.
 """
 
 from __future__ import annotations
@@ -10,24 +10,37 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from onnx import ModelProto
+from onnx.checker import check_model
+from onnx.defs import get_schema
+from onnx.helper import get_attribute_value
 
 from policies.document import default_policy
 from policies.findings import Finding, finding_from_mapping, verdict
 from policies.metric_values import AXES, COLUMN_NAMES, check_metrics
 from policies.release import check_config
 from policies.submission import Manifest, parse_manifest
+from sandbox_runner.inspection.onnx_file import GRAPH_BYTES
 from sandbox_runner.inspection.safetensors_file import SIZES
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.inspection.worker import read_files
+from sandbox_runner.sdk.glovebox import onnx_graph
+from sandbox_runner.sdk.glovebox.onnx_operators import OPERATORS, OPSET
 from tests.fuzz.promises import CANARY, in_time
+from tests.sandbox_runner.inspection import test_onnx_file
 
 MANIFEST = """
 [job]
@@ -60,15 +73,16 @@ def _search() -> Search:
     return Search({}, (48, 40))
 
 
-def _read(data: bytes, kind: str) -> tuple[dict[str, Any], list[Finding]]:
+def _read(data: bytes, kind: str, suffix: str = "") -> tuple[dict[str, Any], list[Finding]]:
     """Return the worker's answer on one file of these bytes, and its findings."""
     # A new one each time: what still maps the last one must not see it change.
     file = os.memfd_create("artefact")
     try:
         os.write(file, data)
-        with in_time():
+        with TemporaryDirectory() as folder, in_time():
+            Path(folder, f"file{suffix}").symlink_to(f"/proc/self/fd/{file}")
             answer = read_files(
-                Path("/proc/self/fd"), {str(file): kind}, default_policy().release, _search()
+                Path(folder), {f"file{suffix}": kind}, default_policy().release, _search()
             )
     finally:
         os.close(file)
@@ -257,9 +271,203 @@ def config_seeds() -> Iterator[bytes]:
     yield b"\xef\xbb\xbf" + json.dumps(value).encode()
 
 
+def onnx(data: bytes) -> bool:
+    """Read bytes as an ONNX model, as they are and as the library writes what it understands."""
+    variants = {data}
+    with suppress(DecodeError, ValueError):
+        variants.add(_understood(data).SerializeToString(deterministic=True))
+    accepted = [_onnx(each) for each in variants]
+    return any(accepted)
+
+
+def _understood(data: bytes) -> Any:
+    model = ModelProto()
+    model.ParseFromString(data)
+    return model
+
+
+def _onnx(data: bytes) -> bool:
+    answer, findings = _read(data, "weights", ".onnx")
+    assert CANARY.decode() not in json.dumps([found.public() for found in findings])
+    if not answer["headers"]:
+        assert verdict(findings) == "block"
+        assert any(found.hard for found in findings)
+        return False
+    # The library understands all of it, and writes the same bytes.
+    model = _understood(data)
+    assert model.SerializeToString(deterministic=True) == data
+    _only_known(model)
+    _one_spelling(model.graph)
+    check_model(model)
+    (header,) = answer["headers"].values()
+    assert [row["name"] for row in header["tensors"]] == [t.name for t in model.graph.initializer]
+    for row, tensor in zip(header["tensors"], model.graph.initializer, strict=True):
+        assert row["shape"] == list(tensor.dims)
+        assert onnx_graph.TYPES[row["dtype"]] == tensor.data_type
+        assert data[row["start"] : row["end"]] == tensor.raw_data
+        assert len(tensor.raw_data) == math.prod(row["shape"]) * SIZES[row["dtype"]]
+    beside = len(data) - sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    (graph,) = answer["graphs"].values()
+    assert graph["bytes"] == beside <= GRAPH_BYTES
+    small = [a.t for n in model.graph.node for a in n.attribute if a.type == a.TENSOR]
+    assert all(len(tensor.raw_data) <= 8 * onnx_graph.CONSTANT_NUMBERS for tensor in small)
+    for node in model.graph.node:
+        assert node.op_type == "Constant" or node.op_type in OPERATORS
+    return True
+
+
+def _one_spelling(graph: Any) -> None:
+    """Hold a graph to the one order and the one set of names, worked out once more by recursion."""
+    makers = {name: node for node in graph.node for name in node.output}
+    tensors = [tensor.name for tensor in graph.initializer]
+    assert tensors == sorted(set(tensors))
+    order: list[Any] = []
+    used: set[str] = set()
+
+    def need(name: str) -> None:
+        used.add(name)
+        node = makers.get(name)
+        if node is None or any(node is each for each in order):
+            return
+        for each in node.input:
+            need(each)
+        order.append(node)
+
+    need("output")
+    assert [id(node) for node in order] == [id(node) for node in graph.node]
+    assert set(tensors) <= used
+    made = [name for node in order for name in node.output]
+    numbers = iter(range(len(made)))
+    assert made == [f"/{n}" if made[n] != "output" else "output" for n in numbers]
+    constants = [n.SerializeToString() for node in order if node.op_type == "Constant"
+                 for n in node.attribute]  # fmt: skip
+    assert len(constants) == len(set(constants)), "a constant twice"
+    for node in order:
+        names = [attribute.name for attribute in node.attribute]
+        assert names == sorted(set(names))
+        assert not node.input or node.input[-1], "an input that is left out at the end"
+        defaults = get_schema(node.op_type, OPSET).attributes
+        for attribute in node.attribute:
+            default = defaults[attribute.name].default_value
+            assert defaults[attribute.name].required or get_value(attribute) != get_value(default)
+
+
+def get_value(attribute: Any) -> Any:
+    """The value of an attribute, None for none."""
+    return get_attribute_value(attribute) if attribute.type else None
+
+
+#: Every text that may stand in a model, but for the names of tensors.
+WORDS = frozenset(
+    {"Constant", "value", "input", "output", "batch", "graph", *OPERATORS}
+    | {name for each in OPERATORS.values() for name in each.attributes}
+    | {
+        word
+        for each in OPERATORS.values()
+        for attribute in each.attributes.values()
+        if attribute.kind == "word"
+        for word in attribute.allowed
+    }
+)
+
+
+#: The fields that a model is made of.
+FIELDS: Mapping[str, frozenset[str]] = {
+    name: frozenset(fields.split())
+    for name, fields in {
+        "ModelProto": "ir_version graph opset_import",
+        "OperatorSetIdProto": "version",
+        "GraphProto": "node name initializer input output",
+        "NodeProto": "input output op_type attribute",
+        "AttributeProto": "name f i s t ints type",
+        "TensorProto": "dims data_type name raw_data",
+        "ValueInfoProto": "name type",
+        "TypeProto": "tensor_type",
+        "Tensor": "elem_type shape",
+        "TensorShapeProto": "dim",
+        "Dimension": "dim_value dim_param",
+    }.items()
+}
+
+
+def _only_known(message: Any) -> None:
+    """Hold a message to fields that the library knows and texts that anybody writes."""
+    assert len(UnknownFieldSet(message)) == 0, "a field that nobody knows"
+    known = FIELDS[message.DESCRIPTOR.name]
+    for field, value in message.ListFields():
+        assert field.name in known, "a field that no model needs"
+        values = value if field.is_repeated else [value]
+        if field.message_type is not None:
+            for each in values:
+                _only_known(each)
+        elif field.cpp_type == field.CPPTYPE_STRING and field.name != "raw_data":
+            for each in values:
+                text = each.decode() if isinstance(each, bytes) else each
+                named = re.fullmatch(r"/\d+|", text) or onnx_graph.TENSOR_NAME.fullmatch(text)
+                assert text in WORDS or named, "a text of somebody's choice"
+
+
+REFUSED = (
+    "bytes after it", "a producer", "metadata", "a function", "an operator of another domain",
+    "a loop", "a large constant", "values in another file", "a tensor of strings",
+    "a tensor that nobody uses", "a default that is written", "an input of lists",
+)  # fmt: skip
+"""Hostile models to start from."""
+
+
+def onnx_seeds() -> Iterator[bytes]:
+    """Small models of many operators and types, and what is refused, with a canary in each text."""
+    first = test_onnx_file.good()
+    yield first
+    yield onnx_written("Conv", {"kernel_shape": (1, 1), "pads": (0, 1, 0, 1)}, (2, 1, 1, 1))
+    yield onnx_written("Gather", {"axis": 1}, (3,), dtype=7)
+    yield onnx_written("MatMul", {}, (5, 4))
+    yield onnx_written("Where", {}, (3, 5), before=("input",), dtype=9)
+    yield onnx_written("Resize", {"mode": "linear"}, (4,), before=("",))
+    yield onnx_written("Pad", {"mode": "reflect"}, (8,), dtype=7)
+    yield onnx_written("Split", {"axis": 1, "num_outputs": 3}, (2,), outputs=3)
+    for name in REFUSED:
+        yield test_onnx_file.HOSTILE[name][0]
+    model = _understood(first)
+    canary = CANARY.decode()
+    model.graph.initializer[0].name = canary
+    for node in model.graph.node:
+        node.input[:] = [canary if name == "first.bias" else name for name in node.input]
+    yield model.SerializeToString(deterministic=True)
+    model.doc_string = canary
+    yield model.SerializeToString(deterministic=True)
+
+
+def onnx_written(
+    operator: str,
+    attributes: Mapping[str, Any],
+    shape: tuple[int, ...],
+    *,
+    before: tuple[str, ...] = (),
+    outputs: int = 1,
+    dtype: int = 1,
+) -> bytes:
+    """A model of one operator on the input and one tensor, its bytes ones."""
+    graph = onnx_graph.Graph(
+        "input", (1, 4, 5), "y0", (3,),
+        (onnx_graph.Node(operator, ("input", *before, "w"),
+                         tuple(f"y{i}" for i in range(outputs)), attributes),),
+        {}, {"w": onnx_graph.Stored("w", dtype, shape)},
+    )  # fmt: skip
+    onnx_graph.check(graph)
+    parts = onnx_graph.parts(onnx_graph.canonical(graph))
+    return b"".join(p if isinstance(p, bytes) else b"\1" * p.bytes for p in parts)
+
+
 PROMISES: Mapping[str, Callable[[bytes], bool]] = {
     "weights": weights,
+    "onnx": onnx,
     "metrics": metrics,
     "config": config,
 }
-SEEDS = {"weights": weights_seeds, "metrics": metrics_seeds, "config": config_seeds}
+SEEDS = {
+    "weights": weights_seeds,
+    "onnx": onnx_seeds,
+    "metrics": metrics_seeds,
+    "config": config_seeds,
+}

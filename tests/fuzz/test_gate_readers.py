@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from sandbox_runner.inspection import json_file, safetensors_file
+from sandbox_runner.inspection import json_file, onnx_file, safetensors_file
 from tests.fuzz import gate
 from tests.fuzz.mutations import explore
 from tests.fuzz.promises import CANARY
+from tests.sandbox_runner.inspection import test_onnx_file
 
 
 @pytest.mark.parametrize("path", sorted(gate.PROMISES))
@@ -46,6 +47,36 @@ def test_a_reader_that_takes_any_spelling_breaks_the_promise(monkeypatch: pytest
     monkeypatch.setattr(safetensors_file, "json", lax)
     with pytest.raises(AssertionError):
         gate._weights(data)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, (_, rule, _) in test_onnx_file.HOSTILE.items() if rule == "spelling"],
+)
+def test_a_reader_that_takes_any_spelling_of_a_graph_breaks_the_promise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    data = test_onnx_file.HOSTILE[name][0]
+    assert not gate.onnx(data)
+    monkeypatch.setattr(onnx_file._Reader, "_compare", lambda reader, _graph: bytes(reader._data))
+    with pytest.raises(AssertionError):
+        gate._onnx(data)
+
+
+OUTSIDE = {
+    "text", "metadata", "model-version", "training", "functions", "devices", "node-name",
+    "value-info", "quantisation", "sparse", "external", "segment", "typed-data", "subgraph",
+    "denotation", "value-type",
+}  # fmt: skip
+"""Rules against fields that no model needs."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, rule, _) in test_onnx_file.HOSTILE.items() if rule in OUTSIDE]
+)
+def test_the_promise_knows_every_field_that_no_model_needs(name: str):
+    with pytest.raises(AssertionError):
+        gate._only_known(gate._understood(test_onnx_file.HOSTILE[name][0]))
 
 
 def test_a_reader_that_breaks_on_its_file_is_found(monkeypatch: pytest.MonkeyPatch):

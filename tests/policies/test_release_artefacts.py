@@ -121,6 +121,16 @@ def test_whatever_the_network_does_not_have_blocks(
     assert verdict(findings) == "block"
 
 
+def test_a_graph_may_leave_out_what_it_does_not_need_and_hold_nothing_else(policy: Policy) -> None:
+    def found(tensors: list[TensorFact]) -> set[str]:
+        return rules(check_tensors(NETWORK, tensors, policy, complete=False))
+
+    assert found(HALF[:-1]) == set()
+    assert found([]) == {"tensors.none"}
+    assert found([HALF[0], TensorFact("payload", (4, 4), "BF16")]) == {"tensors.extra"}
+    assert found([HALF[0], HALF[0]]) == {"tensors.twice"}
+
+
 def test_a_file_may_be_narrower_than_the_network_and_never_wider(policy: Policy) -> None:
     half_network = [replace(t, dtype="bfloat16") for t in NETWORK if t.dtype == "torch.float32"]
     assert "tensors.retyped" in rules(check_tensors(half_network, FILE[:2], policy))
@@ -163,6 +173,13 @@ def test_the_budget_of_bits_a_sample(
     findings = check_budget([tensor], samples, policy)
     assert verdict(findings) == outcome
     json.dumps([f.as_mapping() for f in findings], allow_nan=False)
+
+
+def test_what_leaves_beside_the_tensors_is_in_the_budget(policy: Policy) -> None:
+    tensor = TensorFact("w", (10,), "BF16")
+    (found,) = check_budget([tensor], 400, policy, beside_bits=8000)
+    assert found.evidence["bits"] == 8160
+    assert verdict(check_budget([tensor], 60, policy, beside_bits=10**10)) == "block"
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,8 @@ def test_a_misspelling_is_answered_with_what_was_meant(
         ("outputs.weights", "model.safetensors", "outputs.weights"),
         ("outputs.weights", ["model.pt"], "outputs.weights[0]"),
         ("outputs.weights", ["a.safetensors", 3], "outputs.weights[1]"),
+        ("outputs.weights", ["a.safetensors", "a.onnx"], "outputs.weights"),
+        ("outputs.weights", ["a.onnx", "b.onnx"], "outputs.weights"),
         ("outputs.weights", ["../m.safetensors"], "outputs.weights[0]"),
         ("outputs.weights", ["/m.safetensors"], "outputs.weights[0]"),
         ("outputs.weights", ["A.safetensors", "a.safetensors"], "outputs"),
@@ -240,6 +242,12 @@ def test_a_wrong_value_is_refused_by_its_field(
     assert error.field == field
     assert error.code
     assert str(error)
+
+
+def test_weights_may_be_one_onnx_file(manifest_values: dict[str, Any]) -> None:
+    one = spoiled(manifest_values, "outputs.weights", ["models/lesion.onnx"])
+    outputs = manifest_from_mapping(one, default_policy()).outputs
+    assert outputs.names["models/lesion.onnx"] == "weights"
 
 
 @pytest.mark.parametrize("name", ["유방 병변 1", "étude-2", "Läsion", "lesion.v2_b"])

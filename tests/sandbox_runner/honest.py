@@ -255,8 +255,21 @@ while True:
 """
 
 #: Name -> program, and how its sandbox ends.
+ONNX = """
+import glovebox, torch
+
+layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+net = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 16, 4, stride=4), torch.nn.BatchNorm2d(16), torch.nn.Flatten(2),
+    torch.nn.Linear(16, 16), layer, torch.nn.Flatten(), torch.nn.Linear(256, 2))
+path = glovebox.save_onnx(net, torch.zeros(1, 1, 16, 16), dtype="bfloat16")
+assert path.read_bytes()[:3] == bytes((8, 8, 0x3A))
+print("worked")
+"""
+
 PROGRAMS = {
     "torch": TORCH,
+    "a model as ONNX": ONNX,
     "plain": PLAIN,
     "OpenMP": OPENMP,
     "workers with shared memory": WORKERS,

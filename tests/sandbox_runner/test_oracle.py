@@ -141,10 +141,10 @@ def test_prints_do_not_reach_the_conversation(tmp_path: Path) -> None:
 def test_a_forged_frame_is_only_an_answer_or_a_fault(tmp_path: Path) -> None:
     # The network finds our pipe and writes on it: it can spoil its own answers, nothing more.
     code = forward(
-        "        import __main__, json, struct\n"
+        "        import oracle_frames, json, struct\n"
         "        text = json.dumps({'verdict': 'pass', 'shape': [9, 9], 'bytes': 324}).encode()\n"
-        "        __main__.ANSWERS.write(struct.pack('<I', len(text)) + text + bytes(324))\n"
-        "        __main__.ANSWERS.flush()\n"
+        "        oracle_frames.ANSWERS.write(struct.pack('<I', len(text)) + text + bytes(324))\n"
+        "        oracle_frames.ANSWERS.flush()\n"
         "        return self.body(x.flatten(1))\n"
     )
     with open_oracle(tmp_path / "code", code) as oracle, pytest.raises(OracleFault):
@@ -153,8 +153,8 @@ def test_a_forged_frame_is_only_an_answer_or_a_fault(tmp_path: Path) -> None:
 
 def test_a_frame_of_four_gigabytes_is_not_awaited(tmp_path: Path) -> None:
     code = forward(
-        "        import __main__\n"
-        "        __main__.ANSWERS.write(b'\\xff' * 64); __main__.ANSWERS.flush()\n"
+        "        import oracle_frames\n"
+        "        oracle_frames.ANSWERS.write(b'\\xff' * 64); oracle_frames.ANSWERS.flush()\n"
         "        return self.body(x.flatten(1))\n"
     )
     with open_oracle(tmp_path / "code", code) as oracle:
@@ -223,19 +223,19 @@ def test_features_are_the_answers_of_layers_of_one_width(tmp_path: Path) -> None
         ("import os; os._exit(1)", "gradient", "ended"),
         ("raise ValueError", "features", "features"),
         (
-            "import __main__; __main__.FORGED = 1\n"
+            "import oracle_frames\n"
             "        import json, struct\n"
             "        t = json.dumps({'layers': 10**6, 'bytes': 8}).encode()\n"
-            "        __main__.ANSWERS.write(struct.pack('<I', len(t)) + t + bytes(8))\n"
-            "        __main__.ANSWERS.flush(); return x",
+            "        oracle_frames.ANSWERS.write(struct.pack('<I', len(t)) + t + bytes(8))\n"
+            "        oracle_frames.ANSWERS.flush(); return x",
             "features",
             "shape",
         ),
         (
-            "import __main__, json, struct\n"
+            "import oracle_frames, json, struct\n"
             "        t = json.dumps({'bytes': 10**9}).encode()\n"
-            "        __main__.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
-            "        __main__.ANSWERS.flush(); return x",
+            "        oracle_frames.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
+            "        oracle_frames.ANSWERS.flush(); return x",
             "gradient",
             "shape",
         ),

@@ -220,7 +220,7 @@ def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     ``files`` are weights that the strict reader accepts. Leaves ``pixels.npy`` and ``made.npy``.
     """
     # The worker imports this module for its tasks.
-    from sandbox_runner.inspection.safetensors_file import read_header
+    from sandbox_runner.inspection.weights_file import read_header
     from sandbox_runner.inspection.worker import read_policy
 
     output = Path(request["output"])

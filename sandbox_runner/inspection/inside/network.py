@@ -1,31 +1,22 @@
 """The process that holds the submission's network, inside a sandbox of its own.
 
 Runs as ``python network.py`` with the submission in ``/code``. It gets frames on standard input
-and answers on standard output: four bytes of length, a JSON head, and the bytes that the head
-counts. It sees no labels, no scores and no subjects. The submission shares this process, so the
-other end (sandbox_runner/oracle.py) believes no frame: whatever is said here is only numbers.
+and answers on standard output. It sees no labels, no scores and no subjects. The submission shares
+this process, so the other end (sandbox_runner/oracle.py) believes no frame: whatever is said here
+is only numbers.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import os
-import struct
 import sys
 from typing import Any
 
-# The pipes are moved away from 0 and 1 before anything of the submission runs, so that a print
-# in a model is lost instead of breaking the conversation.
-REQUESTS = os.fdopen(os.dup(0), "rb")
-ANSWERS = os.fdopen(os.dup(1), "wb")
-_nothing = os.open(os.devnull, os.O_RDWR)
-os.dup2(_nothing, 0)
-os.dup2(_nothing, 1)
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
+from oracle_frames import serve
 
 TYPES = {
     "F64": torch.float64,
@@ -40,29 +31,6 @@ TYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {value: key for key, value in TYPES.items()}
-
-
-def receive() -> tuple[dict[str, Any], bytearray]:
-    """Return the next request and its bytes."""
-    size = REQUESTS.read(4)
-    if len(size) < 4:
-        sys.exit(0)
-    head = json.loads(REQUESTS.read(struct.unpack("<I", size)[0]))
-    body = bytearray(head.get("bytes", 0))
-    view, done = memoryview(body), 0
-    while done < len(body):
-        count = REQUESTS.readinto(view[done:])
-        if not count:
-            sys.exit(0)
-        done += count
-    return head, body
-
-
-def answer(head: dict[str, Any], body: bytes = b"") -> None:
-    """Send one answer."""
-    text = json.dumps(head | {"bytes": len(body)}).encode()
-    ANSWERS.write(struct.pack("<I", len(text)) + text + body)
-    ANSWERS.flush()
 
 
 def tensor_of(dtype: str, shape: list[int], data: bytearray | memoryview) -> torch.Tensor:
@@ -149,28 +117,24 @@ class Network:
 
 
 def main() -> None:
-    """Answer until the pipe closes. Of an exception only its type is told."""
+    """Answer what is asked of the network."""
     network = Network()
-    while True:
-        head, body = receive()
-        payload = b""
-        try:
-            with torch.no_grad():
-                if head["do"] == "build":
-                    said = network.build(head)
-                elif head["do"] == "load":
-                    said = network.load(head, body)
-                elif head["do"] == "put":
-                    said = network.put(head, body)
-                elif head["do"] == "gradient":
-                    said, payload = network.gradient(head, body)
-                elif head["do"] == "features":
-                    said, payload = network.features(head, body)
-                else:
-                    said, payload = network.predict(head, body)
-        except Exception as error:
-            said, payload = {"error": type(error).__name__[:60]}, b""
-        answer(said, payload)
+
+    def answers(head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
+        with torch.no_grad():
+            if head["do"] == "build":
+                return network.build(head), b""
+            if head["do"] == "load":
+                return network.load(head, body), b""
+            if head["do"] == "put":
+                return network.put(head, body), b""
+            if head["do"] == "gradient":
+                return network.gradient(head, body)
+            if head["do"] == "features":
+                return network.features(head, body)
+            return network.predict(head, body)
+
+    serve(answers)
 
 
 if __name__ == "__main__":

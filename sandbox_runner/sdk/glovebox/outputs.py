@@ -77,7 +77,8 @@ def keep(name: str) -> Path:
     return output(f"checkpoint/{name}")
 
 
-def _declared(key: str, default: str) -> str:
+def declared_output(key: str, default: str) -> str:
+    """Return the first name that ``[outputs]`` declares for a kind of file."""
     value = manifest().get("outputs", {}).get(key, default)
     return str(value[0] if isinstance(value, list) else value)
 
@@ -104,8 +105,8 @@ def log(step: int, **metrics: float) -> None:
         return  # a full or closed pipe must never stop the training
 
 
-def _as_numpy(value: Any) -> tuple[np.ndarray[Any, Any], str]:
-    """Return an array (bfloat16 as its 16 bits) and the name of the type."""
+def as_numpy(value: Any) -> tuple[np.ndarray[Any, Any], str]:
+    """Return a tensor as an array (bfloat16 as its 16 bits), and the name of its type."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().contiguous()
         kind = str(value.dtype).removeprefix("torch.")
@@ -127,7 +128,7 @@ def save_weights(model: Any, name: str | None = None) -> Path:
     Raises ``TypeError`` for a type that safetensors does not have.
     """
     state = model.state_dict() if hasattr(model, "state_dict") else model
-    tensors = {str(key): _as_numpy(value) for key, value in state.items()}
+    tensors = {str(key): as_numpy(value) for key, value in state.items()}
     for key, (_, kind) in tensors.items():
         if kind not in SAFETENSORS_TYPES:
             raise TypeError(f"{key}: {kind} cannot be stored as safetensors")
@@ -144,7 +145,7 @@ def save_weights(model: Any, name: str | None = None) -> Path:
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path = output(name or _declared("weights", "model.safetensors"))
+    path = output(name or declared_output("weights", "model.safetensors"))
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
@@ -161,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 def _save_json(values: Mapping[str, Any], key: str, default: str) -> Path:
     text = json.dumps(values, allow_nan=False, indent=1, sort_keys=True, default=_plain)
-    path = output(_declared(key, default))
+    path = output(declared_output(key, default))
     path.write_text(text + "\n", encoding="utf-8")
     return path
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from policies.document import default_policy
 from policies.findings import Finding, verdict
@@ -15,13 +17,40 @@ ROOT = Path(__file__).parents[3]
 NETWORKS = sorted((ROOT / "deid").rglob("*.onnx"))
 
 
-@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.name)
-def test_an_onnx_model_is_refused_by_its_name(path: Path) -> None:
+def refused(path: Path, name: str) -> Finding:
+    """The one finding on a file under this name."""
     findings: list[Finding] = []
-    assert _weights(path, "model.safetensors", default_policy().release, findings) is None
+    assert _weights(path, name, default_policy().release, findings, {}) is None
     assert verdict(findings) == "block"
-    assert "ONNX" in findings[0].message
-    assert formats.SAVE_LINE in findings[0].message
+    (found,) = findings
+    return found
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.name)
+def test_an_onnx_model_is_refused_under_another_name(path: Path) -> None:
+    found = refused(path, "model.safetensors")
+    assert "ONNX" in found.message
+    assert formats.SAVE_LINE in found.message
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.name)
+def test_an_onnx_model_of_another_writer_is_refused_with_the_line_that_writes_one(
+    path: Path,
+) -> None:
+    found = refused(path, "model.onnx")
+    assert found.rule.startswith("onnx.")
+    assert formats.SAVE_ONNX_LINE in found.message
+    assert "at byte" in found.internal["place"]
+    # Where it is wrong, a job chose: that could spell something.
+    assert "at byte" not in str(found.public())
+
+
+def test_other_files_are_told_under_the_name_of_an_onnx_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_file({"w": np.zeros((4, 4), np.float32)}, path)
+    assert "a safetensors file" in refused(path, "model.onnx").message
+    path.write_bytes(b"PK\x03\x04" + bytes(200))
+    assert "torch.save" in refused(path, "model.onnx").message
 
 
 def test_there_are_models_to_refuse() -> None:

@@ -339,9 +339,9 @@ HOSTILE: dict[str, tuple[Callable[[Case], None], str]] = {
             "    return nn",
             "    import os, json, struct\n"
             "    t = json.dumps({'tensors': [['x', ['F32'], [1]]], 'bytes': 0}).encode()\n"
-            "    import __main__\n"
-            "    __main__.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
-            "    __main__.ANSWERS.flush(); os._exit(0)\n"
+            "    import oracle_frames\n"
+            "    oracle_frames.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
+            "    oracle_frames.ANSWERS.flush(); os._exit(0)\n"
             "    return nn",
         ),
         "network.fault",
