@@ -216,14 +216,15 @@ def read_record(values: Mapping[str, Any]) -> Record:
 
 def privacy_finding(
     asked: PrivateTraining | None,
-    record: Record | None,
+    written: Mapping[str, Any] | None,
     weights: Mapping[str, str],
     artefact: str,
 ) -> Finding:
     """Return ``privacy.epsilon``: what is guaranteed, or that nothing is.
 
-    ``weights`` are the SHA-256 of the files that are inspected: a record of other files, or of a
-    job that did not ask for private training, says nothing of these.
+    ``written`` is the runner's record, ``weights`` are the SHA-256 of the files that are
+    inspected: a record of other files, of another training than the manifest asks for, or of a job
+    that did not ask for one, says nothing of these.
     """
     if asked is None:
         return Finding(
@@ -236,7 +237,8 @@ def privacy_finding(
             ),
             {"epsilon": NOT_GUARANTEED},
         )
-    if record is None or dict(record.weights) != dict(weights) or record.epsilon > asked.epsilon:
+    record = _record_of(asked, written, weights)
+    if record is None:
         return Finding(
             "privacy.epsilon",
             "review",
@@ -265,6 +267,22 @@ def privacy_finding(
             "steps": record.steps,
         },
     )
+
+
+def _record_of(
+    asked: PrivateTraining, written: Mapping[str, Any] | None, weights: Mapping[str, str]
+) -> Record | None:
+    """Return the record if it is one, of these files and of this training."""
+    try:
+        record = read_record(written) if written else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    if record is None or dict(record.weights) != dict(weights):
+        return None
+    same = (record.rate, record.clip) == (asked.rate, asked.clip) and record.steps <= asked.steps
+    noise = record.noise == asked.noise if asked.noise else True
+    within = record.epsilon <= rounded_up(asked.epsilon) and record.delta * record.subjects < 1
+    return record if same and noise and within else None
 
 
 def guaranteed(findings: Iterable[Finding]) -> tuple[float, float] | None:

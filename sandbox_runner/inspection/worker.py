@@ -212,7 +212,7 @@ def _header(path: Path, header: Header) -> dict[str, Any]:
 def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the sealed pictures as the network gets them to ``pixels.npy``; return their labels.
 
-    With ``open`` in the request it is so many of the pictures that training saw instead.
+    With ``open`` in the request it is so many of the pictures that a job saw instead.
     Preparation is the SDK's own. Classes are numbered by what a training job can see, so that a
     sealed row of an unknown class is left out and counted.
     """
@@ -231,7 +231,8 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         if not positive:
             most_classes = max(most_classes, len(classes))
-        for row in _chosen(dataset, int(request.get("open", 0))):
+        training = request.get("training") is not False
+        for row in _chosen(dataset, int(request.get("open", 0)), training=training):
             label = row.get("label", "")
             if positive is None and label not in classes:
                 unknown += 1
@@ -258,11 +259,14 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chosen(dataset: Dataset, most: int) -> list[Mapping[str, str]]:
-    """Return the sealed rows; or, where ``most`` is above zero, an even choice of open ones."""
+def _chosen(dataset: Dataset, most: int, *, training: bool) -> list[Mapping[str, str]]:
+    """Return the sealed rows; or, where ``most`` is above zero, an even choice of open ones.
+
+    Those of the validation split; where there is none and ``training`` lets it, of the training.
+    """
     if not most:
         return [row for row in dataset.rows if is_sealed(row.get("split", ""))]
-    rows = dataset.split("validation") or dataset.split("train")
+    rows = dataset.split("validation") or (dataset.split("train") if training else ())
     step = max(1.0, len(rows) / most)
     return [rows[int(i * step)] for i in range(min(len(rows), most))]
 

@@ -9,12 +9,14 @@ four by Box-Muller: a single one in floating point has gaps that tell what it wa
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-_SUMMED = 4
+_SUMMED: Final = 4
+_STEP: Final = 1.0 / (1 << 53)
 
 
 class Draws:
@@ -29,7 +31,7 @@ class Draws:
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
         numbers: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64)
         numbers += 1.0
-        numbers *= 2.0**-53
+        numbers *= _STEP
         return numbers
 
     def normal(self, count: int) -> NDArray[np.float64]:
@@ -40,7 +42,8 @@ class Draws:
             radius = np.sqrt(-2.0 * np.log(self.uniform(pairs)))
             angle = 2.0 * np.pi * self.uniform(pairs)
             total += np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-        return total[:count] / np.sqrt(float(_SUMMED))
+        total /= np.sqrt(float(_SUMMED))
+        return total[:count]
 
     def drawn(self, count: int, rate: float) -> NDArray[np.int64]:
         """Return which of ``count`` are drawn, each by itself with this chance (Poisson)."""

@@ -255,7 +255,8 @@ def main() -> None:
     """Do what is asked; a refusal is an answer too, and says one word."""
     torch.set_flush_denormal(True)  # numbers that slow a processor down would show in the time
     request = json.loads(sys.stdin.buffer.read())
-    torch.set_num_threads(max(1, int(request["cpus"])))
+    # One subject's pass is small: threads would wait for each other longer than they work.
+    torch.set_num_threads(1)
     datasets = {slug: Path(path) for slug, path in request["datasets"].items()}
     try:
         said = train(request, Path(request["graph"]), datasets)

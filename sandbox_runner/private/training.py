@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from policies.document import Policy
 from policies.errors import GloveboxError, Invalid, _
@@ -87,7 +87,7 @@ def trainer_digest() -> str:
 
 
 def request_for(
-    manifest: Manifest, policy: Policy, *, graph: str, datasets: Mapping[str, str], cpus: float
+    manifest: Manifest, policy: Policy, *, graph: str, datasets: Mapping[str, str]
 ) -> bytes:
     """Return what the trainer is asked, on its standard input."""
     assert manifest.private is not None
@@ -101,7 +101,6 @@ def request_for(
         "weights": manifest.outputs.weights[0],
         "config_name": manifest.outputs.config,
         "shards": "/opt/shards",
-        "cpus": cpus,
     }
     return json.dumps(request).encode()
 
@@ -219,7 +218,11 @@ def _training(
         argv=("python", "-m", "sandbox_runner.private.trainer"),
         limits=dataclasses.replace(spec.limits, wall_seconds=left),
         mounts=tuple(mounts),
-        env={"PYTHONPATH": "/opt/glovebox", "GLOVEBOX_OUTPUT": "/output"},
+        env={
+            "PYTHONPATH": "/opt/glovebox",
+            "GLOVEBOX_OUTPUT": "/output",
+            "OMP_NUM_THREADS": "1",
+        },
         image=spec.manifest.image,
         output=places.output,
         stdin=request_for(
@@ -227,15 +230,6 @@ def _training(
             policy,
             graph="/opt/graph",
             datasets={slug: f"/data/{slug}" for slug in places.data},
-            cpus=spec.limits.cpus,
         ),
         log=log,
     )
-
-
-def parts(record: Mapping[str, Any] | None) -> Record | None:
-    """Return a stored record, None where there is none or it is none."""
-    try:
-        return read_record(record) if record else None
-    except (KeyError, TypeError, ValueError):
-        return None
