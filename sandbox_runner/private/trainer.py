@@ -211,7 +211,11 @@ def train(request: Mapping[str, Any], place: Path, datasets: Mapping[str, Path])
     asked, config = PrivateTraining(**request["private"]), request["config"]
     size = (int(config["size"][0]), int(config["size"][1]))
     graph = graphs.read(place, policy)
-    network = ClosedNetwork(graph)
+    try:
+        network = ClosedNetwork(graph)
+    except (RuntimeError, TypeError, ValueError):
+        # Each argument is in its range; that some do not go together only torch says.
+        raise Refused("shape") from None
     initial = place / graphs.INITIAL
     network.load(initial, read_header(initial, policy))
     task = config.get("task", "classification")
@@ -225,7 +229,7 @@ def train(request: Mapping[str, Any], place: Path, datasets: Mapping[str, Path])
             size,
             positive,
             classes=task == "classification",
-            shards=Path(request["shards"]),
+            shards=Path(request["shards"]) if request["shards"] else None,
         )
     except NoSubject:
         raise Refused("nobody") from None

@@ -87,7 +87,12 @@ def trainer_digest() -> str:
 
 
 def request_for(
-    manifest: Manifest, policy: Policy, *, graph: str, datasets: Mapping[str, str]
+    manifest: Manifest,
+    policy: Policy,
+    *,
+    graph: str,
+    datasets: Mapping[str, str],
+    shards: str = "",
 ) -> bytes:
     """Return what the trainer is asked, on its standard input."""
     assert manifest.private is not None
@@ -100,7 +105,7 @@ def request_for(
         "graph": graph,
         "weights": manifest.outputs.weights[0],
         "config_name": manifest.outputs.config,
-        "shards": "/opt/shards",
+        "shards": shards,
     }
     return json.dumps(request).encode()
 
@@ -143,15 +148,18 @@ def train(
     if (trained.state, trained.reason) != ("finished", "exit"):
         return result, None
     record = read_account(places.output, spec.manifest, graph)
-    # Ours, and noted: nothing to tell of it as a file that was left behind.
-    (places.output / ACCOUNT).unlink()
     return result, record
 
 
 def read_account(output: Path, manifest: Manifest, graph: graphs.Graph) -> Record:
-    """Return the record of what the trainer left in ``output``. Raises Invalid for a refusal."""
+    """Return the record of what the trainer left in ``output``, and remove its account there.
+
+    Raises Invalid for a refusal.
+    """
     try:
         account = read_object(output / ACCOUNT, ACCOUNT_BYTES)
+        # Noted: nothing to tell of it as a file that was left behind.
+        (output / ACCOUNT).unlink()
         refused = account.get("refused")
         if isinstance(refused, str) and refused in REFUSALS:
             field, sentence = REFUSALS[refused]
@@ -230,6 +238,7 @@ def _training(
             policy,
             graph="/opt/graph",
             datasets={slug: f"/data/{slug}" for slug in places.data},
+            shards="/opt/shards",
         ),
         log=log,
     )
