@@ -391,6 +391,14 @@ def as_mapping(policy: object) -> dict[str, Any]:
     return values
 
 
+def release_policy(values: Mapping[str, Any]) -> ReleasePolicy:
+    """Return the section from plain values, as ``dataclasses.asdict`` gives and JSON carries it."""
+    fixed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return ReleasePolicy(**fixed)
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 

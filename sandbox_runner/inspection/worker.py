@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.document import ReleasePolicy
+from policies.document import ReleasePolicy, release_policy
 from policies.findings import Finding
 from sandbox_runner.inspection import formats, onnx_file, onnx_rewriting, rewriting
 from sandbox_runner.inspection.attacks import plan
@@ -56,14 +56,6 @@ class Told:
                 os.write(self._descriptor, line.encode() + b"\n")
 
 
-def read_policy(values_by_name: Mapping[str, Any]) -> ReleasePolicy:
-    """Return the section of the policy that the other process sent."""
-    fixed: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in values_by_name.items()
-    }
-    return ReleasePolicy(**fixed)
-
-
 def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     """Read every file that a job left, and search them for training samples.
 
@@ -74,7 +66,7 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
         {slug: Path(path) for slug, path in request["datasets"].items()},
         (request["size"][0], request["size"][1]),
     )
-    root, policy = Path(request["artefacts"]), read_policy(request["policy"])
+    root, policy = Path(request["artefacts"]), release_policy(request["policy"])
     return read_files(root, request["files"], policy, search, Told())
 
 
@@ -285,7 +277,7 @@ def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
     what was read back, the account has the most of any draft.
     """
     root, output = Path(request["artefacts"]), Path(request["output"])
-    policy = read_policy(request["policy"])
+    policy = release_policy(request["policy"])
     headers: dict[str, Any] = {}
     accounts: dict[str, Any] = {}
     for name, zero in request["files"].items():

@@ -201,9 +201,12 @@ def _node(row: Any, index: int, layers: Mapping[str, Any]) -> Node:
     ):
         raise _Bad("a step takes what is not there yet")
     if do == "layer":
-        if set(row) != {"do", "layer", "inputs"} or row["layer"] not in layers or len(inputs) != 1:
+        layer = row.get("layer")
+        if set(row) != {"do", "layer", "inputs"} or not isinstance(layer, str):
             raise _Bad("a step names no layer")
-        return Node("layer", tuple(inputs), row["layer"])
+        if layer not in layers or len(inputs) != 1:
+            raise _Bad("a step names no layer")
+        return Node("layer", tuple(inputs), layer)
     if not isinstance(do, str) or do not in CALLS or set(row) != {"do", "inputs", "arguments"}:
         raise _Bad(f"{shown(do)} is not on the closed list")
     call = CALLS[do]

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from opacus.accountants import RDPAccountant
 from torch.nn import functional
 
+from policies.document import release_policy
 from policies.errors import Invalid
 from policies.privacy import PrivateTraining, delta_for, rounded_up
 from sandbox_runner.inspection.safetensors_file import read_header
-from sandbox_runner.inspection.worker import read_policy
 from sandbox_runner.private import accounting
 from sandbox_runner.private import graph as graphs
 from sandbox_runner.private.network import ClosedNetwork
@@ -207,7 +207,7 @@ class Training:
 
 def train(request: Mapping[str, Any], place: Path, datasets: Mapping[str, Path]) -> dict[str, Any]:
     """Train as asked and write the weights; return the account."""
-    policy = read_policy(request["policy"])
+    policy = release_policy(request["policy"])
     asked, config = PrivateTraining(**request["private"]), request["config"]
     size = (int(config["size"][0]), int(config["size"][1]))
     graph = graphs.read(place, policy)

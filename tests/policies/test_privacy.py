@@ -1,4 +1,4 @@
-"""Private training: what may be asked for, which record is believed, what a review is lighter by."""
+"""Private training: what may be asked for, which record counts, what a review is lighter by."""
 
 from __future__ import annotations
 
