@@ -105,7 +105,8 @@ def privacy_of(job: Job) -> tuple[float, float]:
     From the inspection's own finding, which believes the runner's record and nothing else.
     """
     found = job.inspection.findings.filter(rule="privacy.epsilon").first()
-    return (figures(found.evidence) if found is not None else None) or (0.0, 0.0)
+    known = figures(found.evidence) if found is not None and job.privacy is not None else None
+    return known or (0.0, 0.0)
 
 
 def charge_release(job: Job, *, bits: float) -> None:

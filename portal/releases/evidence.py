@@ -105,7 +105,7 @@ def privacy_of(release: Release) -> dict[str, Any]:
 def _card_privacy(release: Release) -> dict[str, Any]:
     said = privacy_of(release)
     return {
-        name.replace("_", " "): value
+        name: value
         for name, value in said.items()
         if name not in ("trainer_sha256", "graph_sha256", "trained_weights_sha256")
     }
