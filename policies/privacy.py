@@ -28,6 +28,8 @@ NOT_GUARANTEED: Final = "not guaranteed"
 MOST_SIDE: Final = 2048
 LEAST_NOISE: Final = 0.3
 MOST_NOISE: Final = 1000.0
+#: What is measured on the subjects of the training themselves, so that its figures are not private.
+MEASURED: Final = ("membership.", "memorisation.", "samples.")
 #: What a review is lighter by, where the policy lets it: these may be notes instead of reviews.
 LIGHTER: Final = ("membership.", "memorisation.", "tensors.precision")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -314,8 +316,25 @@ def lighter(findings: Iterable[Finding], policy: Policy) -> list[Finding]:
     if known is None or not 0 < known[0] <= most:
         return rows
     return [
-        replace(found, severity="info", evidence={**found.evidence, "lighter": True})
+        replace(found, severity="info")
         if found.severity == "review" and found.rule.startswith(LIGHTER)
+        else found
+        for found in rows
+    ]
+
+
+def sheltered(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with what was measured on the training shown to reviewers alone.
+
+    Only after a private training: a figure that leaves beside its weights, and that was computed
+    from the data without noise, would tell of a subject what the weights do not.
+    """
+    rows = list(findings)
+    if guaranteed(rows) is None:
+        return rows
+    return [
+        replace(found, evidence={}, internal={**found.internal, "figures": dict(found.evidence)})
+        if found.rule.startswith(MEASURED) and found.evidence
         else found
         for found in rows
     ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from policies.document import Policy
 from policies.findings import Finding, finding_from_mapping, has_hard_block
-from policies.privacy import lighter, privacy_finding
+from policies.privacy import lighter, privacy_finding, sheltered
 from policies.release import (
     ArtefactFact,
     TensorFact,
@@ -136,7 +136,7 @@ class Gate:
             rooms.remove()
         self.progress("done", 1.0)
         return Report(
-            tuple(lighter(self.findings, self.policy)),
+            tuple(sheltered(lighter(self.findings, self.policy))),
             self.official,
             self.metrics,
             dict(rooms.digests),

@@ -22,6 +22,7 @@ from policies.privacy import (
     privacy_finding,
     read_record,
     rounded_up,
+    sheltered,
 )
 from policies.submission import manifest_from_mapping
 
@@ -245,3 +246,27 @@ def test_without_a_guarantee_no_review_is_lighter(policy: Policy) -> None:
         [Finding("privacy.epsilon", "info", "", "", {"epsilon": 0.0, "delta": 0.0})],
     ):
         assert lighter([*REVIEWED, *nothing], owner) == [*REVIEWED, *nothing]
+
+
+def test_what_was_measured_on_the_training_is_for_reviewers_alone(policy: Policy) -> None:
+    asked = manifest_from_mapping(values(), policy).private
+    measured = [
+        Finding("membership.auc", "review", "", "", {"auc_low": 0.61}, {"auc": 1}),
+        Finding("memorisation.inverted", "info", "", "", {"p": 0.2}),
+        Finding("samples.search", "info", "", "", {"samples": 60}),
+        Finding("tensors.budget", "info", "", "", {"bits": 9}),
+    ]
+    private = privacy_finding(asked, RECORD.as_mapping(), FILES, "")
+    hidden = sheltered([*measured, private])
+    for before, after in zip(measured[:3], hidden[:3], strict=True):
+        assert (after.rule, after.severity, after.public()["evidence"]) == (
+            before.rule,
+            before.severity,
+            {},
+        )
+        assert after.internal["figures"] == before.evidence
+    assert hidden[0].internal["auc"] == 1
+    assert hidden[3:] == [measured[3], private]
+    # Of any other training everything stays where it was.
+    ordinary = privacy_finding(None, None, FILES, "")
+    assert sheltered([*measured, ordinary]) == [*measured, ordinary]
