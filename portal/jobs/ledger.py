@@ -104,9 +104,10 @@ def privacy_of(job: Job) -> tuple[float, float]:
 
     From the inspection's own finding, which believes the runner's record and nothing else.
     """
-    found = job.inspection.findings.filter(rule="privacy.epsilon").first()
-    known = figures(found.evidence) if found is not None and job.privacy is not None else None
-    return known or (0.0, 0.0)
+    if job.privacy is None:
+        return 0.0, 0.0
+    rows = [row for row in job.inspection.findings.all() if row.rule == "privacy.epsilon"]
+    return (figures(rows[0].evidence) if rows else None) or (0.0, 0.0)
 
 
 def charge_release(job: Job, *, bits: float) -> None:
@@ -129,7 +130,7 @@ def check_may_release(
     )
     if not epsilon:
         return
-    spent = _epsilon(grant)
+    spent = _spent(grant, grant.version.dataset_id)
     limits = epsilon_limits(policy)
     for job in waiting:
         asked = privacy_of(job)[0]
@@ -150,34 +151,36 @@ def epsilon_limits(policy: Policy) -> dict[str, float]:
     }
 
 
-def _epsilon(grant: Grant) -> dict[str, float]:
-    rows = LedgerEntry.objects.filter(kind=Kind.RELEASE, dataset=grant.version.dataset_id)
+def _spent(grant: Grant, dataset_id: int) -> dict[str, float]:
+    """Return what a dataset's releases have spent: epsilon by owner, bits, delta, and how many."""
+    rows = LedgerEntry.objects.filter(kind=Kind.RELEASE, dataset=dataset_id)
     found = rows.aggregate(
         grant=Sum("epsilon", filter=Q(grant=grant)),
         organisation=Sum("epsilon", filter=Q(organisation=grant.unit.organisation_id)),
         dataset=Sum("epsilon"),
+        delta=Sum("delta"),
+        bits=Sum("bits"),
+        count=Count("id"),
     )
-    return {name: value or 0.0 for name, value in found.items()}
+    return {name: value or 0 for name, value in found.items()}
 
 
 def summary(job: Job, policy: Policy) -> dict[str, Any]:
     """Return the ledger around a job as plain figures, for reviewers and for the evidence."""
-    released = LedgerEntry.objects.filter(
-        kind=Kind.RELEASE, dataset=job.version.dataset_id
-    ).aggregate(bits=Sum("bits"), delta=Sum("delta"), count=Count("id"))
     of_grant = LedgerEntry.objects.filter(kind=Kind.RELEASE, grant=job.grant_id).count()
     sealed = sealed_balance(job.grant, policy)
-    epsilon, limits = _epsilon(job.grant), epsilon_limits(policy)
+    spent, limits = _spent(job.grant, job.version.dataset_id), epsilon_limits(policy)
     return {
         "live_bits": _plain(balances(job, policy)),
         "sealed_evaluations": {"spent": sealed.spent, "limit": sealed.limit},
         "releases_of_grant": {"spent": of_grant, "limit": policy.ledger.grant_releases},
-        "releases_of_dataset": released["count"],
-        "released_bits_of_dataset": released["bits"] or 0.0,
+        "releases_of_dataset": spent["count"],
+        "released_bits_of_dataset": float(spent["bits"]),
         **{
-            f"epsilon_of_{name}": {"spent": epsilon[name], "limit": limits[name]} for name in limits
+            f"epsilon_of_{name}": {"spent": float(spent[name]), "limit": limits[name]}
+            for name in limits
         },
-        "delta_of_dataset": released["delta"] or 0.0,
+        "delta_of_dataset": float(spent["delta"]),
     }
 
 
