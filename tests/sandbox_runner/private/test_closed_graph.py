@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from policies.document import default_policy
 from policies.errors import Invalid
+from policies.submission import parse_manifest
 from sandbox_runner.inspection.safetensors_file import read_header
 from sandbox_runner.private import graph as graphs
 from sandbox_runner.private.inside import closed_list
@@ -140,6 +141,20 @@ def test_a_network_of_the_closed_list_is_built_again_and_answers_the_same(
     pictures = torch.rand(5, 1, 16, 16)
     assert torch.allclose(rebuilt(pictures), network(pictures), atol=1e-6)
     assert set(rebuilt.named) == set(network.state_dict())
+
+
+def test_the_example_is_a_closed_graph_with_four_numbers_to_train(
+    describe: Any, tmp_path: Path
+) -> None:
+    place = ROOM.parents[1] / "examples" / "private-cnn"
+    manifest = parse_manifest((place / "glovebox.toml").read_text(), default_policy())
+    assert manifest.private is not None
+    assert manifest.private.epsilon == 2.0
+    code: dict[str, Any] = {}
+    exec((place / "model.py").read_text(), code)
+    graph = graphs.read(drawn(describe, code["build"](manifest.config), tmp_path), RELEASE)
+    trained = [value for value in ClosedNetwork(graph).parameters() if value.requires_grad]
+    assert sum(value.numel() for value in trained) == 4
 
 
 def test_frozen_tensors_are_said_and_kept(describe: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -15,12 +16,15 @@ import torch
 from safetensors.torch import load_file
 
 from policies.document import default_policy, deploy
+from policies.errors import Invalid
 from policies.findings import Finding
 from policies.submission import parse_manifest
 from sandbox_runner import lifecycle
 from sandbox_runner.inspection import Report, inspect
 from sandbox_runner.lifecycle import limits_of, run_job
 from sandbox_runner.private import training
+from sandbox_runner.private.graph import Graph
+from sandbox_runner.rehearse import rehearse
 from sandbox_runner.spec import JobSpec, Outcome
 from tests.sandbox_runner.inspection.conftest import write_dataset
 
@@ -190,6 +194,55 @@ def test_what_an_ordinary_job_claims_is_no_record(tmp_path: Path, spots: Path) -
     assert {each.path for each in outcome.rejected} == {
         "private.json", "trained.json", "outcome.json",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "field"),
+    [
+        ("budget", "private.epsilon"),
+        ("delta", "private.delta"),
+        ("nobody", "datasets"),
+        ("shape", "model.build"),
+    ],
+)
+def test_a_refusal_of_the_trainers_names_its_field(tmp_path: Path, word: str, field: str) -> None:
+    (tmp_path / training.ACCOUNT).write_text(json.dumps({"refused": word}))
+    manifest = parse_manifest(MANIFEST, POLICY)
+    with pytest.raises(Invalid) as caught:
+        training.read_account(tmp_path, manifest, Graph({}, (), 1, frozenset()))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("account", ["", "[]", "{}", '{"refused": "me"}', '{"epsilon": 1}'])
+def test_without_an_account_there_is_no_record(tmp_path: Path, account: str) -> None:
+    (tmp_path / training.ACCOUNT).write_text(account)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(training.NoAccount):
+        training.read_account(
+            tmp_path, parse_manifest(MANIFEST, POLICY), Graph({}, (), 1, frozenset())
+        )
+
+
+@pytest.mark.slow
+def test_a_rehearsal_does_the_same_without_walls(tmp_path: Path, spots: Path) -> None:
+    sample = tmp_path / "sample"
+    shutil.copytree(spots, sample)
+    (sample / "dataset.toml").write_text('kind = "photos"\nsample = true\n')
+    spec = job(tmp_path, sample)
+    (tmp_path / "work").mkdir()
+    where = (spec.output, spec.limits, POLICY, tmp_path / "work")
+    outcome = rehearse(spec.submission, spec.manifest, spec.datasets, *where)
+    assert outcome.state == "finished"
+    assert outcome.privacy is not None
+    assert {each.path for each in outcome.artefacts} == {"model.safetensors", "config.json"}
+    model = MODEL.replace("nn.GroupNorm(2, 4)", "nn.BatchNorm2d(4)")
+    spec = job(tmp_path / "other", sample, model=model)
+    (tmp_path / "other" / "work").mkdir()
+    with pytest.raises(Invalid, match="1 is a BatchNorm2d"):
+        rehearse(
+            spec.submission, spec.manifest, spec.datasets, spec.output, spec.limits, POLICY,
+            tmp_path / "other" / "work",
+        )  # fmt: skip
 
 
 def found(report: Report, rule: str) -> Finding:
