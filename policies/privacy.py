@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
 from policies.document import Policy
@@ -131,14 +130,20 @@ def _number(name: str, value: object) -> float | int:
 
 def rounded_up(value: float) -> float:
     """Return the least number of three digits that is not below ``value``: figures are shown so."""
-    return _three_digits(value, ROUND_CEILING)
+    return _three_digits(value, up=True)
 
 
-def _three_digits(value: float, way: str) -> float:
+def _three_digits(value: float, *, up: bool) -> float:
     if value <= 0 or not math.isfinite(value):
         return value
-    exact = Decimal(repr(float(value)))
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), way))
+    digits, exponent = f"{value:.2e}".split("e")
+    number, place = int(digits.replace(".", "")), int(exponent) - 2
+    shown = float(f"{number}e{place}")
+    if up and shown < value:
+        return float(f"{number + 1}e{place}")
+    if not up and shown > value:
+        return float(f"{number - 1}e{place}")
+    return shown
 
 
 def delta_for(asked: float, subjects: int, policy_most: float) -> float:
@@ -157,7 +162,7 @@ def delta_for(asked: float, subjects: int, policy_most: float) -> float:
                 field="private.delta",
                 code="private.delta",
             )
-        return _three_digits(asked, ROUND_FLOOR)  # as it is shown
+        return _three_digits(asked, up=False)  # as it is shown
     return min(float(f"1e{math.floor(math.log10(0.1 / subjects))}"), policy_most)
 
 

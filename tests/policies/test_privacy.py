@@ -125,6 +125,8 @@ def test_a_dataset_may_take_private_trainings_alone(policy: Policy) -> None:
         (0, 10_000, 1e-5),
         (0.0005, 60, 0.0005),
         (0.00012349, 60, 0.000123),  # down, never up
+        (0.00012399, 60, 0.000123),
+        (0.0009999, 60, 0.000999),
     ],
 )
 def test_delta_is_below_one_over_subjects(asked: float, subjects: int, delta: float) -> None:
