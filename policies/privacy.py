@@ -142,7 +142,8 @@ def _three_digits(value: float, *, up: bool) -> float:
     if up and shown < value:
         return float(f"{number + 1}e{place}")
     if not up and shown > value:
-        return float(f"{number - 1}e{place}")
+        # Below 100 stands 99.9.
+        return float(f"999e{place - 1}" if number == 100 else f"{number - 1}e{place}")
     return shown
 
 
