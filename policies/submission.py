@@ -113,7 +113,8 @@ def manifest_from_mapping(
             code="manifest.gpu-image",
             image=image,
         )
-    private = _read_private(sections, recipe, resources, policy)
+    outputs = _read_outputs(sections["outputs"], policy)
+    private = _read_private(sections, recipe, resources, outputs, policy)
     return Manifest(
         name=check_title(job.get("name", "job"), "job.name"),
         entrypoint=entrypoint,
@@ -123,7 +124,7 @@ def manifest_from_mapping(
         datasets=_read_datasets(sections["datasets"], policy, known_datasets),
         resources=resources,
         metrics=read_metrics(sections["metrics"], policy),
-        outputs=_read_outputs(sections["outputs"], policy),
+        outputs=outputs,
         config=read_config(sections["config"], policy.submission.config_bytes),
         checkpoint=_read_checkpoint(sections["checkpoint"], policy),
         private=private,
@@ -131,7 +132,11 @@ def manifest_from_mapping(
 
 
 def _read_private(
-    sections: Mapping[str, Mapping[str, Any]], recipe: str, resources: Resources, policy: Policy
+    sections: Mapping[str, Mapping[str, Any]],
+    recipe: str,
+    resources: Resources,
+    outputs: Outputs,
+    policy: Policy,
 ) -> privacy.PrivateTraining | None:
     """Return what the trusted private trainer is asked for, None for every other program."""
     section, config = sections["private"], sections["config"]
@@ -159,6 +164,11 @@ def _read_private(
             "metrics",
             bool(sections["metrics"]),
             _("A private training reports no metrics: what it would measure is not private."),
+        ),
+        (
+            "outputs.weights",
+            len(outputs.weights) != 1 or not outputs.weights[0].endswith(".safetensors"),
+            _("A private training leaves its weights as one file of safetensors."),
         ),
         ("resources.gpus", resources.gpus > 0, _("The private trainer runs on processors only.")),
         (

@@ -83,6 +83,12 @@ def test_a_private_manifest_is_read_and_read_back(policy: Policy) -> None:
         ({"checkpoint": {"from": 3}}, "checkpoint"),
         ({"config": {"size": [8, 8], "task": "generation"}}, "config.task"),
         ({"config": {}}, "config.size"),
+        ({"outputs": {"weights": ["a.safetensors", "b.safetensors"]}}, "outputs.weights"),
+        ({"outputs": {"weights": ["model.onnx"]}}, "outputs.weights"),
+        (
+            {"resources": {"gpus": 1}, "job": {"recipe": "private", "image": "pytorch-cuda"}},
+            "resources.gpus",
+        ),
         ({"job": {"recipe": "classification"}}, "private"),
         ({"job": {"entrypoint": "train.py"}}, "private"),
     ],
