@@ -88,7 +88,10 @@ def test_epsilon_is_never_below_what_was_spent_and_close_to_it(
     assert spent - 0.005 <= told <= 1.35 * spent + 0.05
 
 
-@pytest.mark.parametrize(("noise", "rate", "steps", "delta"), CASES[:4])
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps", "delta"),
+    [CASES[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:4])],
+)
 def test_epsilon_is_the_bound_that_integrals_give(
     noise: float, rate: float, steps: int, delta: float
 ) -> None:
