@@ -83,6 +83,7 @@ class DeploymentPolicy:
     queue: QueuePolicy
     plain_place: Annotated[str, Ordered(PLAIN_PLACE_ORDER)]
     warm: Annotated[int, Lower(0, 7 * 86400), SECONDS]
+    lighter_epsilon: Annotated[float, Lower(0.0, 1000.0)]
     images: Mapping[str, Image]
 
 
@@ -253,6 +254,15 @@ class AttackPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyPolicy:
+    """How much one private training may spend, and up to where its review may be lighter."""
+
+    epsilon: Annotated[float, Lower(0.0, 1000.0)]
+    delta: Annotated[float, Lower(0.0, 0.1)]
+    lighter_epsilon: Annotated[float, Lower(0.0, 1000.0)]
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerPolicy:
     """How many bits, releases and how much epsilon may be spent in all."""
 
@@ -261,6 +271,8 @@ class LedgerPolicy:
     organisation_bits: Annotated[int, Lower(0, 2**40)]
     dataset_bits: Annotated[int, Lower(0, 2**40)]
     grant_releases: Annotated[int, Lower(0, 1_000_000)]
+    grant_epsilon: Annotated[float, Lower(0.0, 1000.0)]
+    organisation_epsilon: Annotated[float, Lower(0.0, 1000.0)]
     dataset_epsilon: Annotated[float, Lower(0.0, 1000.0)]
 
 
@@ -314,6 +326,7 @@ class Policy:
     submission: SubmissionPolicy
     release: ReleasePolicy
     attacks: AttackPolicy
+    privacy: PrivacyPolicy
     ledger: LedgerPolicy
     history: HistoryPolicy
     isolation: IsolationPolicy
@@ -376,6 +389,14 @@ def as_mapping(policy: object) -> dict[str, Any]:
     """Return plain values (for JSON and for the evidence), sizes and times in bytes and seconds."""
     values: dict[str, Any] = plain(policy)
     return values
+
+
+def release_policy(values: Mapping[str, Any]) -> ReleasePolicy:
+    """Return the section from plain values, as ``dataclasses.asdict`` gives and JSON carries it."""
+    fixed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return ReleasePolicy(**fixed)
 
 
 def _join(path: str, name: str) -> str:

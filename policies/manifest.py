@@ -9,6 +9,7 @@ from typing import Any
 
 from policies.document import Policy
 from policies.metrics import MetricSpec
+from policies.privacy import PrivateTraining
 from policies.quantities import format_bytes, format_seconds
 
 
@@ -75,7 +76,8 @@ CHECKPOINT_FOLDER = "checkpoint"
 class Manifest:
     """A checked ``glovebox.toml``. Exactly one of ``entrypoint`` and ``recipe`` is set.
 
-    ``datasets`` is slug to version, ``build`` is ``module:function`` or empty.
+    ``datasets`` is slug to version, ``build`` is ``module:function`` or empty, ``private`` is
+    there where the recipe is the private trainer.
     """
 
     name: str
@@ -89,12 +91,13 @@ class Manifest:
     outputs: Outputs = field(default_factory=Outputs)
     config: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    private: PrivateTraining | None = None
 
     def as_mapping(self) -> dict[str, Any]:
         """Return JSON values; ``submission.manifest_from_mapping`` reads them back as equal."""
         job = {"name": self.name, "image": self.image}
         job["entrypoint" if self.entrypoint else "recipe"] = self.entrypoint or self.recipe
-        return {
+        mapping = {
             "job": job,
             "model": {"build": self.build} if self.build else {},
             "datasets": dict(self.datasets),
@@ -104,6 +107,7 @@ class Manifest:
             "config": dict(self.config),
             "checkpoint": self.checkpoint.as_mapping(),
         }
+        return mapping | ({"private": self.private.as_mapping()} if self.private else {})
 
     def with_datasets(self, datasets: Mapping[str, str]) -> Manifest:
         """Return the manifest with datasets added or replaced (slug to version)."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from policies import privacy
 from policies.archive import ArchiveMember, check_archive
 from policies.config_values import read_config
 from policies.document import Policy
@@ -72,6 +73,7 @@ _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "outputs": ("weights", "metrics", "config"),
     "config": None,
     "checkpoint": ("keep", "from"),
+    "private": privacy.KEYS,
 }
 
 
@@ -111,6 +113,8 @@ def manifest_from_mapping(
             code="manifest.gpu-image",
             image=image,
         )
+    outputs = _read_outputs(sections["outputs"], policy)
+    private = _read_private(sections, recipe, resources, outputs, policy)
     return Manifest(
         name=check_title(job.get("name", "job"), "job.name"),
         entrypoint=entrypoint,
@@ -120,10 +124,69 @@ def manifest_from_mapping(
         datasets=_read_datasets(sections["datasets"], policy, known_datasets),
         resources=resources,
         metrics=read_metrics(sections["metrics"], policy),
-        outputs=_read_outputs(sections["outputs"], policy),
+        outputs=outputs,
         config=read_config(sections["config"], policy.submission.config_bytes),
         checkpoint=_read_checkpoint(sections["checkpoint"], policy),
+        private=private,
     )
+
+
+def _read_private(
+    sections: Mapping[str, Mapping[str, Any]],
+    recipe: str,
+    resources: Resources,
+    outputs: Outputs,
+    policy: Policy,
+) -> privacy.PrivateTraining | None:
+    """Return what the trusted private trainer is asked for, None for every other program."""
+    section, config = sections["private"], sections["config"]
+    size = config.get("size")
+    if recipe != privacy.RECIPE:
+        if section:
+            raise Invalid(
+                _('Only recipe = "private" reads this section: no other training is accounted.'),
+                field="private",
+                code="private.recipe",
+            )
+        return None
+    for name, wrong, sentence in (
+        (
+            "model.build",
+            "build" not in sections["model"],
+            _('Write build = "module:function", for example "model:build".'),
+        ),
+        (
+            "checkpoint",
+            bool(sections["checkpoint"]),
+            _("A private training starts from build() and keeps nothing inside."),
+        ),
+        (
+            "metrics",
+            bool(sections["metrics"]),
+            _("A private training reports no metrics: what it would measure is not private."),
+        ),
+        (
+            "outputs.weights",
+            len(outputs.weights) != 1 or not outputs.weights[0].endswith(".safetensors"),
+            _("A private training leaves its weights as one file of safetensors."),
+        ),
+        ("resources.gpus", resources.gpus > 0, _("The private trainer runs on processors only.")),
+        (
+            "config.task",
+            config.get("task", privacy.TASKS[0]) not in privacy.TASKS,
+            _("The private trainer knows the tasks classification and reconstruction."),
+        ),
+        (
+            "config.size",
+            not isinstance(size, list | tuple)
+            or len(size) != 2
+            or not all(type(side) is int and 1 <= side <= privacy.MOST_SIDE for side in size),
+            _("Say how large pictures are: size = [height, width]."),
+        ),
+    ):
+        if wrong:
+            raise Invalid(sentence, field=name, code="private.manifest")
+    return privacy.read_private(section, policy)
 
 
 def _read_checkpoint(section: Mapping[str, Any], policy: Policy) -> Checkpoint:

@@ -23,7 +23,7 @@ from policies.errors import CannotRun, Conflict, Invalid
 from policies.submission import Manifest, Resources
 from sandbox_runner import scratch
 from sandbox_runner import stage as stages
-from sandbox_runner.backends import BACKENDS, choose
+from sandbox_runner.backends import BACKENDS, Backend, choose
 from sandbox_runner.backends.choice import backend
 from sandbox_runner.collect import collect as take_out
 from sandbox_runner.image import ROOM
@@ -44,9 +44,11 @@ from sandbox_runner.ticks import Ticks
 
 CODE: Final = "code"
 DATA: Final = "data"
+GRAPH: Final = "graph"
 RAW: Final = "raw"
 LOG: Final = "log"
 TRAINED: Final = "trained.json"
+PRIVATE: Final = "private.json"
 OUTCOME: Final = "outcome.json"
 INSIDE: Final = "/opt/glovebox"
 RECIPES: Final = "/opt/recipes"
@@ -205,6 +207,8 @@ def train(
     raw = workdir / RAW
     for leftover in (raw, workdir / f"{RAW}.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
+    if spec.manifest.private is not None:
+        return _train_privately(spec, policy, workdir, chosen, cancel, log)
     ticks = None
     if progress is not None:
         ticks = Ticks(spec.manifest.metrics, policy.deployment.tick_seconds, progress)
@@ -229,10 +233,58 @@ def train(
         log=workdir / LOG if log is None else log,
     )
     result = chosen.run(sandbox, cancel)
-    (workdir / f"{RAW}.partial").mkdir(exist_ok=True)
-    (workdir / f"{RAW}.partial").rename(raw)
-    _write(workdir / TRAINED, _result_mapping(result))
+    _keep(workdir, result)
     return result
+
+
+def _keep(workdir: Path, result: SandboxResult) -> None:
+    """Note that the program has ended, with what it left."""
+    (workdir / f"{RAW}.partial").mkdir(exist_ok=True)
+    (workdir / f"{RAW}.partial").rename(workdir / RAW)
+    _write(workdir / TRAINED, _result_mapping(result))
+
+
+def _train_privately(
+    spec: JobSpec,
+    policy: Policy,
+    workdir: Path,
+    chosen: Backend,
+    cancel: threading.Event | None,
+    log: IO[bytes] | None,
+) -> SandboxResult:
+    """Let the trusted trainer train the submission's network; write down what it accounted for.
+
+    The record lies beside the job's own records, where nothing of the submission ever writes.
+    """
+    # What a job of another kind does not need.
+    from sandbox_runner.private import training
+
+    (workdir / PRIVATE).unlink(missing_ok=True)
+    with contextlib.ExitStack() as opened:
+        if log is None:
+            # Both programs say what they say into one log.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            log = opened.enter_context(
+                os.fdopen(os.open(workdir / LOG, flags, 0o600), "wb", buffering=0)
+            )
+        places = training.Places(
+            code=workdir / CODE,
+            data=_data(spec, workdir),
+            graph=workdir / GRAPH,
+            output=workdir / f"{RAW}.partial",
+        )
+        result, record = training.train(
+            spec, policy, places, chosen, code_lines(workdir / CODE), log, cancel
+        )
+    if record is not None:
+        _write(workdir / PRIVATE, record.as_mapping())
+    _keep(workdir, result)
+    return result
+
+
+def read_record(workdir: Path, manifest: Manifest) -> dict[str, Any] | None:
+    """Return the runner's record of a private training, None for every other job."""
+    return None if manifest.private is None else _read(workdir / PRIVATE)
 
 
 def collect(spec: JobSpec, policy: Policy, workdir: Path, result: SandboxResult) -> Outcome:
@@ -255,6 +307,7 @@ def collect(spec: JobSpec, policy: Policy, workdir: Path, result: SandboxResult)
         rejected=rejected,
         fault=result.fault,
         utilisation=utilisation(result, spec.limits),
+        privacy=read_record(workdir, spec.manifest),
     )
 
 
@@ -329,15 +382,22 @@ def _is_staged(directory: Path) -> bool:
     return record is not None and record.get("sealed") is False
 
 
+def _data(spec: JobSpec, workdir: Path) -> dict[str, Path]:
+    """Return where each dataset is staged."""
+    return {
+        slug: (directory if _is_staged(directory) else workdir / DATA / slug).absolute()
+        for slug, directory in spec.datasets.items()
+    }
+
+
 def _mounts(spec: JobSpec, workdir: Path) -> tuple[Mount, ...]:
     mounts = [Mount(workdir / CODE, "/code"), Mount(ROOM / "inside", INSIDE)]
     if spec.manifest.recipe:
         mounts.append(Mount(ROOM / "recipes", RECIPES))
     if spec.checkpoint is not None:
         mounts.append(Mount(spec.checkpoint, "/checkpoint"))
-    for slug, directory in spec.datasets.items():
-        place = directory if _is_staged(directory) else workdir / DATA / slug
-        mounts.append(Mount(place.absolute(), f"/data/{slug}"))
+    for slug, place in _data(spec, workdir).items():
+        mounts.append(Mount(place, f"/data/{slug}"))
         shards = stages.shards_of(place)
         if shards is not None:
             mounts.append(Mount(shards.absolute(), f"{SHARDS}/{slug}"))
@@ -385,9 +445,9 @@ def _clear(workdir: Path) -> None:
         for staged in (workdir / DATA).iterdir():
             if staged.is_dir():
                 stages.unstage(staged)
-    for name in (CODE, DATA, RAW, f"{CODE}.partial", f"{RAW}.partial"):
+    for name in (CODE, DATA, GRAPH, RAW, f"{CODE}.partial", f"{RAW}.partial"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in (TRAINED, f"{TRAINED}.partial", f"{OUTCOME}.partial"):
+    for name in (TRAINED, PRIVATE, *(f"{n}.partial" for n in (TRAINED, PRIVATE, OUTCOME))):
         (workdir / name).unlink(missing_ok=True)
 
 

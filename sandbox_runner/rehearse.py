@@ -7,12 +7,14 @@ the data is made up. Real data is refused, and what comes out is marked as a reh
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import resource
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from typing import Final
 
 from policies.document import Policy
 from policies.errors import Invalid
+from policies.privacy import Record
 from policies.submission import Manifest
 from sandbox_runner import stage as stages
 from sandbox_runner.collect import collect
@@ -90,7 +93,11 @@ def rehearse(
     reader = ProgressReader(ticks.names if ticks else frozenset(), code_lines(code), ticks)
     started = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    exit_code, in_time = _run(manifest, workdir, limits, reader)
+    privacy: Record | None = None
+    if manifest.private is None:
+        exit_code, in_time = _run(_program(manifest, workdir), workdir, limits, reader)
+    else:
+        exit_code, in_time, privacy = _run_privately(manifest, policy, workdir, limits, reader)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     artefacts: tuple[Artefact, ...] = ()
     rejected: tuple[Rejected, ...] = ()
@@ -113,6 +120,7 @@ def rehearse(
         rejected=rejected,
         fault=reader.fault,
         detail="rehearsal without isolation, on a sample",
+        privacy=privacy.as_mapping() if privacy else None,
     )
 
 
@@ -120,34 +128,76 @@ def _cpu(used: resource.struct_rusage) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _run(
-    manifest: Manifest, workdir: Path, limits: Limits, reader: ProgressReader
-) -> tuple[int | None, bool]:
-    """Run the program; return its exit code, and whether it ended within its time."""
-    code = workdir / "code"
-    own = code / manifest.entrypoint
+def _program(manifest: Manifest, workdir: Path) -> list[str]:
+    own = workdir / "code" / manifest.entrypoint
     recipe = ROOM / "recipes" / f"{manifest.recipe}.py"
+    return [str(ROOM / "inside" / "start.py"), str(own if manifest.entrypoint else recipe)]
+
+
+def _run_privately(
+    manifest: Manifest, policy: Policy, workdir: Path, limits: Limits, reader: ProgressReader
+) -> tuple[int | None, bool, Record | None]:
+    """Draw the network and train it, as the sandbox does; raises Invalid as it does."""
+    from sandbox_runner.private import graph, training
+
+    drawing = [str(ROOM / "inside" / "start.py"), str(ROOM / "private" / "inside" / "describe.py")]
+    started = time.monotonic()
+    (workdir / "graph").mkdir()
+    ended = _run(drawing, workdir, limits, reader, output="graph")
+    if ended != (0, True):
+        return *ended, None
+    drawn = graph.read(workdir / "graph", policy.release)
+    left = dataclasses.replace(
+        limits, wall_seconds=max(1.0, limits.wall_seconds - (time.monotonic() - started))
+    )
+    asked = training.request_for(
+        manifest,
+        policy,
+        graph=str(workdir / "graph"),
+        datasets={slug: str(workdir / "data" / slug) for slug in manifest.datasets},
+    )
+    ended = _run(["-m", "sandbox_runner.private.trainer"], workdir, left, reader, stdin=asked)
+    if ended != (0, True):
+        return *ended, None
+    return *ended, training.read_account(workdir / "output", manifest, drawn)
+
+
+def _run(
+    program: list[str],
+    workdir: Path,
+    limits: Limits,
+    reader: ProgressReader,
+    *,
+    output: str = "output",
+    stdin: bytes | None = None,
+) -> tuple[int | None, bool]:
+    """Run a program of Python; return its exit code, and whether it ended within its time."""
+    code = workdir / "code"
     read, write = os.pipe2(os.O_CLOEXEC)
+    # Our own trainer imports our own rooms; what runs beside the submission, the SDK alone.
+    packages = ROOM.parent if stdin is not None else ROOM / "sdk"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOM / "sdk"),
+        "PYTHONPATH": str(packages),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": str(max(1, int(limits.cpus))),
         "GLOVEBOX_CODE": str(code),
         "GLOVEBOX_DATA": str(workdir / "data"),
-        "GLOVEBOX_OUTPUT": str(workdir / "output"),
+        "GLOVEBOX_OUTPUT": str(workdir / output),
         "GLOVEBOX_PROGRESS_FD": str(write),
     }
-    start = ROOM / "inside" / "start.py"
-    process = subprocess.Popen(
-        [sys.executable, str(start), str(own if manifest.entrypoint else recipe)],
-        cwd=code,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno(),
-        pass_fds=[write],
-        start_new_session=True,
-    )
+    with tempfile.TemporaryFile(dir=workdir) as given:
+        given.write(stdin or b"")
+        given.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, *program],
+            cwd=workdir if stdin is not None else code,
+            env=environment,
+            stdin=given,
+            stdout=sys.stderr.fileno(),
+            pass_fds=[write],
+            start_new_session=True,
+        )
     os.close(write)
     deadline = time.monotonic() + limits.wall_seconds
     try:

@@ -181,6 +181,8 @@ class Outcome:
     utilisation: Mapping[str, float] = field(default_factory=dict)
     #: For the operator, where the words above need an explanation; safe to show.
     detail: str = ""
+    #: The runner's record of a private training (policies/privacy.py), with the weights' digests.
+    privacy: Mapping[str, Any] | None = None
 
     def as_mapping(self) -> dict[str, Any]:
         """Return the JSON document of ``glovebox sandbox run --json``."""
@@ -196,6 +198,7 @@ class Outcome:
             "fault": vars(self.fault) if self.fault else None,
             "utilisation": dict(self.utilisation),
             "detail": self.detail,
+            "privacy": dict(self.privacy) if self.privacy else None,
             "artefacts": [vars(artefact) for artefact in self.artefacts],
             "rejected": [vars(rejected) for rejected in self.rejected],
         }

@@ -24,7 +24,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 }
 SDK = ROOT / "sandbox_runner" / "sdk"
 # What runs inside the sandbox beside a stranger's code imports nothing of ours but the SDK.
-INSIDE = (SDK, ROOT / "sandbox_runner" / "recipes")
+INSIDE = (
+    SDK,
+    ROOT / "sandbox_runner" / "recipes",
+    ROOT / "sandbox_runner" / "private" / "inside",
+)
 FORBIDDEN_IN_POLICIES = frozenset(
     {"os", "pathlib", "socket", "subprocess", "django", "torch", "numpy", "shutil", "tempfile"}
 )

@@ -63,6 +63,7 @@ def _examine(job: Job, lease: Lease, policy: Policy, data: Path, folder: Path) -
             workdir=inside,
             minimum_isolation=policy.isolation.minimum,
             cancel=watch.cancel,
+            privacy=job.privacy,
         )
     watch.check()
     if {each.path: each.sha256 for each in artefacts} != dict(report.digests):

@@ -155,4 +155,12 @@ SENTENCES: tuple[str, ...] = (
         "No differential privacy is guaranteed: what a submission's own training claims of "
         "it cannot be checked."
     ),
+    gettext_noop(
+        "Private training was asked for, and there is no record that the trusted trainer made "
+        "these weights."
+    ),
+    gettext_noop(
+        "The trusted trainer made these weights with noise: epsilon and delta hold for each "
+        "subject of the training, and for the weights alone."
+    ),
 )

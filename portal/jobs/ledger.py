@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Count, Q, Sum
@@ -10,6 +10,7 @@ from django.db.models import Count, Q, Sum
 from policies.document import Policy
 from policies.errors import Denied, _
 from policies.ledger import Balance, can_charge, check_charge
+from policies.privacy import figures
 from portal.access.models import Grant
 from portal.catalog.models import Dataset
 from portal.jobs.models import Job, LedgerEntry
@@ -54,7 +55,9 @@ def charge(job: Job, kind: LedgerEntry.Kind, policy: Policy, *, bits: float) -> 
     return True
 
 
-def _add(job: Job, kind: LedgerEntry.Kind, *, bits: float = 0, epsilon: float = 0) -> None:
+def _add(
+    job: Job, kind: LedgerEntry.Kind, *, bits: float = 0, epsilon: float = 0, delta: float = 0
+) -> None:
     LedgerEntry.objects.create(
         kind=kind,
         dataset_id=job.version.dataset_id,
@@ -63,6 +66,7 @@ def _add(job: Job, kind: LedgerEntry.Kind, *, bits: float = 0, epsilon: float = 
         job=job,
         bits=bits,
         epsilon=epsilon,
+        delta=delta,
     )
 
 
@@ -95,40 +99,88 @@ def charge_sealed(job: Job) -> None:
         _add(job, Kind.SEALED)
 
 
-def charge_release(job: Job, *, bits: float, epsilon: float) -> None:
+def privacy_of(job: Job) -> tuple[float, float]:
+    """Return what a job's release spends: epsilon and delta of a private training, else zeros.
+
+    From the inspection's own finding, which believes the runner's record and nothing else.
+    """
+    if job.privacy is None:
+        return 0.0, 0.0
+    rows = [row for row in job.inspection.findings.all() if row.rule == "privacy.epsilon"]
+    return (figures(rows[0].evidence) if rows else None) or (0.0, 0.0)
+
+
+def charge_release(job: Job, *, bits: float) -> None:
     """Note a release: reviewers let it out, so it is counted and not held back here."""
     lock(job)
-    _add(job, Kind.RELEASE, bits=bits, epsilon=epsilon)
+    epsilon, delta = privacy_of(job)
+    _add(job, Kind.RELEASE, bits=bits, epsilon=epsilon, delta=delta)
 
 
-def check_may_release(grant: Grant, policy: Policy, *, epsilon: float = 0) -> None:
-    """Raise Denied when a grant has had its number of releases, or the dataset its epsilon."""
+def check_may_release(
+    grant: Grant, policy: Policy, *, epsilon: float = 0, waiting: Iterable[Job] = ()
+) -> None:
+    """Raise Denied when a grant has had its number of releases, or somebody's epsilon is spent.
+
+    ``waiting`` are other jobs whose release was proposed and is not decided: theirs counts too.
+    """
     released = LedgerEntry.objects.filter(kind=Kind.RELEASE)
     check_charge(
         {"grant": Balance(released.filter(grant=grant).count(), policy.ledger.grant_releases)}, 1
     )
-    if epsilon:
-        spent = released.filter(dataset=grant.version.dataset_id).aggregate(e=Sum("epsilon"))["e"]
-        check_charge({"dataset": Balance(spent or 0.0, policy.ledger.dataset_epsilon)}, epsilon)
+    if not epsilon:
+        return
+    spent = _spent(grant, grant.version.dataset_id)
+    limits = epsilon_limits(policy)
+    for job in waiting:
+        asked = privacy_of(job)[0]
+        spent["dataset"] += asked
+        if job.grant.unit.organisation_id == grant.unit.organisation_id:
+            spent["organisation"] += asked
+        if job.grant_id == grant.pk:
+            spent["grant"] += asked
+    check_charge({name: Balance(spent[name], limits[name]) for name in limits}, epsilon)
+
+
+def epsilon_limits(policy: Policy) -> dict[str, float]:
+    """Return how much epsilon may be released in all, by whose it is; sums of single releases."""
+    return {
+        "grant": policy.ledger.grant_epsilon,
+        "organisation": policy.ledger.organisation_epsilon,
+        "dataset": policy.ledger.dataset_epsilon,
+    }
+
+
+def _spent(grant: Grant, dataset_id: int) -> dict[str, float]:
+    """Return what a dataset's releases have spent: epsilon by owner, bits, delta, and how many."""
+    rows = LedgerEntry.objects.filter(kind=Kind.RELEASE, dataset=dataset_id)
+    found = rows.aggregate(
+        grant=Sum("epsilon", filter=Q(grant=grant)),
+        organisation=Sum("epsilon", filter=Q(organisation=grant.unit.organisation_id)),
+        dataset=Sum("epsilon"),
+        delta=Sum("delta"),
+        bits=Sum("bits"),
+        count=Count("id"),
+    )
+    return {name: value or 0 for name, value in found.items()}
 
 
 def summary(job: Job, policy: Policy) -> dict[str, Any]:
     """Return the ledger around a job as plain figures, for reviewers and for the evidence."""
-    released = LedgerEntry.objects.filter(
-        kind=Kind.RELEASE, dataset=job.version.dataset_id
-    ).aggregate(bits=Sum("bits"), epsilon=Sum("epsilon"), count=Count("id"))
     of_grant = LedgerEntry.objects.filter(kind=Kind.RELEASE, grant=job.grant_id).count()
     sealed = sealed_balance(job.grant, policy)
+    spent, limits = _spent(job.grant, job.version.dataset_id), epsilon_limits(policy)
     return {
         "live_bits": _plain(balances(job, policy)),
         "sealed_evaluations": {"spent": sealed.spent, "limit": sealed.limit},
         "releases_of_grant": {"spent": of_grant, "limit": policy.ledger.grant_releases},
-        "releases_of_dataset": released["count"],
-        "released_bits_of_dataset": released["bits"] or 0.0,
-        "epsilon_of_dataset": {
-            "spent": released["epsilon"] or 0.0,
-            "limit": policy.ledger.dataset_epsilon,
+        "releases_of_dataset": spent["count"],
+        "released_bits_of_dataset": float(spent["bits"]),
+        **{
+            f"epsilon_of_{name}": {"spent": float(spent[name]), "limit": limits[name]}
+            for name in limits
         },
+        "delta_of_dataset": float(spent["delta"]),
     }
 
 

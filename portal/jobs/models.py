@@ -97,6 +97,8 @@ class Job(Leased):
     runs = models.PositiveIntegerField(default=0)  # how often the code was started
     curves_stopped = models.BooleanField(default=False)
     log_object = models.CharField(max_length=64, blank=True)
+    # The runner's own record of a private training (policies/privacy.py), None for any other.
+    privacy = models.JSONField(null=True, blank=True)
     log_key = models.BinaryField(null=True)
     log_bytes = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
@@ -203,6 +205,7 @@ class LedgerEntry(models.Model):
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="ledger")
     bits = models.FloatField(default=0)
     epsilon = models.FloatField(default=0)
+    delta = models.FloatField(default=0)
     at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -141,7 +141,7 @@ def run(job: Job, lease: Lease, node: Node) -> None:
     except staging.DATA_FAULTS:
         move(job, "fail", lease=lease, reason="data")
     except Invalid as error:
-        if error.code != "checkpoint.missing":
+        if error.code != "checkpoint.missing" and not error.code.startswith("private."):
             raise
         refuse(job, lease, "manifest", error)
     except Conflict as error:
@@ -224,6 +224,7 @@ def _ended(
         "backend": result.backend,
         "backend_version": result.backend_version[:100],
         "rejected": [vars(row) for row in result.left_behind],
+        "privacy": lifecycle.read_record(folder, storage.manifest_of(job.submission)),
         **kept,
     }
     lines = list(lifecycle.code_lines(folder / lifecycle.CODE).values())

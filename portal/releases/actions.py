@@ -11,6 +11,7 @@ from django.utils import timezone
 from bundle.members import is_artefact_name
 from policies.access import can_get, check_can_get
 from policies.checklist import check_looked_at
+from policies.document import Policy
 from policies.errors import Conflict, Denied, Invalid, _
 from policies.review import ACTION_OF, APPROVE, check_can_be_named, check_choice, has_conflict
 from policies.workflow import APPLICANT, RELEASE, REVIEWER, STEWARD, SYSTEM
@@ -96,7 +97,8 @@ def _propose(by: Person, job: Job, note: str, conflict: bool, proprietary: bool)
     if blocked is not None:
         raise Conflict(blocked, code="release.blocked")
     check_can_get(job.grant.purpose, "metrics", policy)
-    ledger.check_may_release(job.grant, policy)
+    ledger.lock(job)
+    _check_budget(job, policy)
     artefacts = queries.leaving(job, weights=can_get(job.grant.purpose, "weights", policy))
     for artefact in artefacts:
         if not is_artefact_name(artefact.path):
@@ -132,6 +134,17 @@ def _propose(by: Person, job: Job, note: str, conflict: bool, proprietary: bool)
     return release
 
 
+def _check_budget(job: Job, policy: Policy) -> None:
+    """Raise Denied where this release's epsilon, with those that wait, is more than may leave."""
+    undecided = queries.undecided(job.version.dataset_id).exclude(job=job)
+    ledger.check_may_release(
+        job.grant,
+        policy,
+        epsilon=ledger.privacy_of(job)[0],
+        waiting=[row.job for row in undecided],
+    )
+
+
 def _open(release: Release) -> None:
     """Hand a proposed release to the reviewers, bound to exactly what it now holds."""
     if has_conflict(queries.case_of(release)) and not release.conflict_declared:
@@ -150,7 +163,8 @@ def propose_again(
     with refusals_recorded("release.propose", by=by, about=release), transaction.atomic():
         release = locked(release)
         check_usable(release.job.grant, by)
-        ledger.check_may_release(release.job.grant, queries.policy_for(release))
+        ledger.lock(release.job)
+        _check_budget(release.job, queries.policy_for(release))
         if conflict is not None:
             release.conflict_declared = conflict
             release.save(update_fields=["conflict_declared"])

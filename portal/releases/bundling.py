@@ -72,7 +72,7 @@ def build(release: Release, lease: Lease) -> None:
             row = locked(release)
             if row.state != "approved" or _changed(row):
                 raise TryAgain("the release changed while its bundle was made")
-            ledger.charge_release(row.job, bits=evidence.bits_of(row), epsilon=0)
+            ledger.charge_release(row.job, bits=evidence.bits_of(row))
             move(
                 row,
                 "release",

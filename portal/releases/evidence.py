@@ -10,6 +10,7 @@ from django.utils.translation import override
 
 from bundle.pictures import Curve, Interval
 from policies.document import as_mapping
+from policies.privacy import NOT_GUARANTEED, figures
 from portal.jobs import ledger
 from portal.jobs.examination import canonical
 from portal.jobs.figures import kind_of, official_figures, rewritten
@@ -19,7 +20,6 @@ from portal.jobs.serializers import FindingSerializer
 from portal.releases import queries
 from portal.releases.models import Release
 
-NO_EPSILON = "not guaranteed"
 _ORIGINS = {
     "job": "as the job wrote it",
     "sanitised": "rewritten by the platform with noise before it left",
@@ -78,8 +78,36 @@ def evidence_of(release: Release) -> dict[str, Any]:
             "agreement_sha256": signature.agreement_sha256,
         },
         "ledger": {"before": release.ledger_before, "after": ledger_after(release)},
-        "differential_privacy": {"epsilon": NO_EPSILON},
+        "differential_privacy": privacy_of(release),
         "policy_sha256": hashlib.sha256(canonical(as_mapping(policy))).hexdigest(),
+    }
+
+
+def privacy_of(release: Release) -> dict[str, Any]:
+    """Return what is guaranteed by differential privacy, and by which record.
+
+    Ordinary trainings say of themselves what they like: of these nothing is guaranteed.
+    """
+    found = release.job.inspection.findings.filter(rule="privacy.epsilon").first()
+    if found is None or figures(found.evidence) is None or release.job.privacy is None:
+        return {"epsilon": NOT_GUARANTEED}
+    record = release.job.privacy
+    return dict(found.evidence) | {
+        "neighbours": "one subject's data added or removed",
+        "covers": "weights, and what is computed from them, for subjects of the split train",
+        "accountant": record["accountant"],
+        "trainer_sha256": record["trainer"],
+        "graph_sha256": record["graph"],
+        "trained_weights_sha256": record["weights"],
+    }
+
+
+def _card_privacy(release: Release) -> dict[str, Any]:
+    said = privacy_of(release)
+    return {
+        name: value
+        for name, value in said.items()
+        if name not in ("trainer_sha256", "graph_sha256", "trained_weights_sha256")
     }
 
 
@@ -113,6 +141,10 @@ def ledger_after(release: Release) -> dict[str, Any]:
     after["releases_of_grant"]["spent"] += 1
     after["releases_of_dataset"] += 1
     after["released_bits_of_dataset"] += bits_of(release)
+    epsilon, delta = ledger.privacy_of(release.job)
+    for name in ("grant", "organisation", "dataset"):
+        after[f"epsilon_of_{name}"]["spent"] += epsilon
+    after["delta_of_dataset"] += delta
     return after
 
 
@@ -224,6 +256,6 @@ def card_of(release: Release) -> dict[str, Any]:
         ]
         + _card_lift(release)
         or "Nothing beyond information.",
-        "privacy": {"epsilon": NO_EPSILON},
+        "privacy": _card_privacy(release),
         "licence": dataset.licence,
     }

@@ -150,6 +150,9 @@ def digest_of(release: Release) -> str:
     }
     if job.inspection.sanitising:
         value["sanitising"] = job.inspection.sanitising
+    if job.privacy is not None:
+        rules = [f.evidence for f in job.inspection.findings.all() if f.rule == "privacy.epsilon"]
+        value["privacy"] = [job.privacy, *rules]
     if release.notices:
         value["notices"] = release.notices
     lift = jobs.lift_of(job)
@@ -230,6 +233,13 @@ def note_view(release: Release, viewer: Person) -> None:
     """Record that somebody who examines looked at a proprietary release, before it is shown."""
     if release.proprietary and may_examine(release.job, viewer):
         record_view("release.read", by=viewer, about=release)
+
+
+def undecided(dataset_id: int) -> QuerySet[Release]:
+    """Return a dataset's releases that are neither out nor refused: each may still leave."""
+    return Release.objects.filter(
+        job__version__dataset=dataset_id, state__in=("proposed", "in_review", "approved")
+    ).select_related("job__grant__unit", "job__inspection")
 
 
 def history_of(release: Release) -> QuerySet[Release]:

@@ -47,6 +47,14 @@ LOOKED_FOR: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         gettext_noop("Measured as an oracle on the sealed split; the same when asked again."),
         ("network.", "evaluation."),
     ),
+    (
+        gettext_noop("Differential privacy"),
+        gettext_noop(
+            "Whether the trusted trainer made the weights, and what it accounted for; of any other "
+            "training nothing is guaranteed."
+        ),
+        ("privacy.",),
+    ),
 )
 WORST = ("info", "review", "block")
 
@@ -134,7 +142,12 @@ COUNTS: Mapping[str, str] = {
     "releases_of_grant": gettext_noop("Releases of this grant"),
     "releases_of_dataset": gettext_noop("Releases of this dataset"),
     "released_bits_of_dataset": gettext_noop("Released from this dataset, at most, in bits"),
-    "epsilon_of_dataset": gettext_noop("Epsilon spent on this dataset"),
+    "epsilon_of_grant": gettext_noop("Epsilon of this grant's private trainings"),
+    "epsilon_of_organisation": gettext_noop(
+        "Epsilon of this organisation's private trainings on this dataset"
+    ),
+    "epsilon_of_dataset": gettext_noop("Epsilon of all private trainings on this dataset"),
+    "delta_of_dataset": gettext_noop("Delta of all private trainings on this dataset"),
 }
 
 

@@ -9,14 +9,17 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from policies.document import Policy, default_policy, tighten
 from policies.errors import Invalid
 from policies.submission import MANIFEST_NAME, parse_manifest
 from sandbox_runner import scratch
 from sandbox_runner.inspection.bar import Bar
+from sandbox_runner.inspection.json_file import BadJson, read_object
 from sandbox_runner.inspection.report import Report
+
+OUTCOME_BYTES: Final = 4 * 1024 * 1024
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -48,6 +51,13 @@ def register(subparsers: Subparsers) -> None:
         help="where rewritten weights go, if the policy asks for them; must not exist",
     )
     parser.add_argument(
+        "--outcome",
+        type=Path,
+        metavar="FILE",
+        help="what `glovebox sandbox run --json` printed for this output: the runner's record of a "
+        "private training, without which none is believed",
+    )
+    parser.add_argument(
         "--backend", default="auto", help="what seals decoders and network (default: auto)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -75,6 +85,17 @@ def read_data(pairs: list[str]) -> dict[str, Path]:
     return found
 
 
+def read_outcome(path: Path | None) -> dict[str, Any] | None:
+    """Return the runner's record of a private training from its outcome. Raises Invalid."""
+    if path is None:
+        return None
+    try:
+        privacy = read_object(path, OUTCOME_BYTES, depth=12).get("privacy")
+    except (BadJson, OSError) as error:
+        raise Invalid("The outcome cannot be read as JSON.", field="outcome") from error
+    return privacy if isinstance(privacy, dict) else None
+
+
 def _keep(report: Report, target: Path | None) -> Report:
     """Copy rewritten weights out of the working files; without a place they are not kept."""
     if report.sanitised is None or target is None:
@@ -87,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     """Inspect and print the report. Exit codes: 0 pass or review, 1 block, 2 wrong use, 3 no."""
     from sandbox_runner.inspection import inspect
 
-    policy = read_policy(args.policy)
+    policy, privacy = read_policy(args.policy), read_outcome(args.outcome)
     datasets = read_data(args.data)
     for name in ("output", "submission"):
         if not getattr(args, name).is_dir():
@@ -110,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             workdir=workdir,
             backend=args.backend,
             progress=progress,
+            privacy=privacy,
         )
         progress.end()
         report = _keep(report, args.sanitised)

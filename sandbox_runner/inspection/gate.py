@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from policies.document import Policy
 from policies.findings import Finding, finding_from_mapping, has_hard_block
+from policies.privacy import lighter, privacy_finding, sheltered
 from policies.release import (
     ArtefactFact,
     TensorFact,
@@ -79,6 +80,7 @@ class Gate:
         minimum_isolation: str,
         progress: Callable[[str, float], None] | None,
         cancel: threading.Event | None = None,
+        privacy: Mapping[str, Any] | None = None,
     ) -> None:
         self.given, self.artefacts = artefacts, artefacts
         self.submission, self.manifest = submission, manifest
@@ -88,6 +90,8 @@ class Gate:
         if cancel is not None:
             self.backend = cancelling.CancellableBackend(self.backend, cancel)
         self._cancel, self._progress = cancel, progress
+        self._privacy = privacy
+        self._weights: dict[str, str] = {}
         self.findings: list[Finding] = []
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
@@ -121,6 +125,7 @@ class Gate:
             )
             self.progress("files", 0.0)
             kinds = self._files(rooms)
+            self._weights = {n: d for n, d in rooms.digests.items() if kinds[n] == "weights"}
             self.progress("contents", 0.0)
             headers, samples = self._contents(kinds)
             if headers:
@@ -131,7 +136,7 @@ class Gate:
             rooms.remove()
         self.progress("done", 1.0)
         return Report(
-            tuple(self.findings),
+            tuple(sheltered(lighter(self.findings, self.policy))),
             self.official,
             self.metrics,
             dict(rooms.digests),
@@ -230,14 +235,7 @@ class Gate:
                 )
             )
         self.findings.append(
-            Finding(
-                "privacy.epsilon",
-                "info",
-                artefact,
-                "No differential privacy is guaranteed: what a submission's own training claims of "
-                "it cannot be checked.",
-                {"epsilon": "not guaranteed"},
-            )
+            privacy_finding(self.manifest.private, self._privacy, self._weights, artefact)
         )
         if not self.manifest.build:
             self._block(
@@ -378,7 +376,13 @@ class Gate:
             return self._made(np.random.default_rng(0), sanitising.PICTURES)
         answer, folder = workroom.ask(
             "arrays",
-            {"size": list(self._size), "positive_label": "", "open": sanitising.PICTURES},
+            {
+                "size": list(self._size),
+                "positive_label": "",
+                "open": sanitising.PICTURES,
+                # How much noise there is must not depend on whom a private training was of.
+                "training": self.manifest.private is None,
+            },
             datasets=self.datasets,
             artefacts=None,
             policy=self.policy,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.document import ReleasePolicy
+from policies.document import ReleasePolicy, release_policy
 from policies.findings import Finding
 from sandbox_runner.inspection import formats, onnx_file, onnx_rewriting, rewriting
 from sandbox_runner.inspection.attacks import plan
@@ -56,14 +56,6 @@ class Told:
                 os.write(self._descriptor, line.encode() + b"\n")
 
 
-def read_policy(values_by_name: Mapping[str, Any]) -> ReleasePolicy:
-    """Return the section of the policy that the other process sent."""
-    fixed: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in values_by_name.items()
-    }
-    return ReleasePolicy(**fixed)
-
-
 def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     """Read every file that a job left, and search them for training samples.
 
@@ -74,7 +66,7 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
         {slug: Path(path) for slug, path in request["datasets"].items()},
         (request["size"][0], request["size"][1]),
     )
-    root, policy = Path(request["artefacts"]), read_policy(request["policy"])
+    root, policy = Path(request["artefacts"]), release_policy(request["policy"])
     return read_files(root, request["files"], policy, search, Told())
 
 
@@ -212,7 +204,7 @@ def _header(path: Path, header: Header) -> dict[str, Any]:
 def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the sealed pictures as the network gets them to ``pixels.npy``; return their labels.
 
-    With ``open`` in the request it is so many of the pictures that training saw instead.
+    With ``open`` in the request it is so many of the pictures that a job saw instead.
     Preparation is the SDK's own. Classes are numbered by what a training job can see, so that a
     sealed row of an unknown class is left out and counted.
     """
@@ -231,7 +223,8 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         if not positive:
             most_classes = max(most_classes, len(classes))
-        for row in _chosen(dataset, int(request.get("open", 0))):
+        training = request.get("training") is not False
+        for row in _chosen(dataset, int(request.get("open", 0)), training=training):
             label = row.get("label", "")
             if positive is None and label not in classes:
                 unknown += 1
@@ -258,11 +251,14 @@ def arrays(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chosen(dataset: Dataset, most: int) -> list[Mapping[str, str]]:
-    """Return the sealed rows; or, where ``most`` is above zero, an even choice of open ones."""
+def _chosen(dataset: Dataset, most: int, *, training: bool) -> list[Mapping[str, str]]:
+    """Return the sealed rows; or, where ``most`` is above zero, an even choice of open ones.
+
+    Those of the validation split; where there is none and ``training`` lets it, of the training.
+    """
     if not most:
         return [row for row in dataset.rows if is_sealed(row.get("split", ""))]
-    rows = dataset.split("validation") or dataset.split("train")
+    rows = dataset.split("validation") or (dataset.split("train") if training else ())
     step = max(1.0, len(rows) / most)
     return [rows[int(i * step)] for i in range(min(len(rows), most))]
 
@@ -281,7 +277,7 @@ def sanitise(request: Mapping[str, Any]) -> dict[str, Any]:
     what was read back, the account has the most of any draft.
     """
     root, output = Path(request["artefacts"]), Path(request["output"])
-    policy = read_policy(request["policy"])
+    policy = release_policy(request["policy"])
     headers: dict[str, Any] = {}
     accounts: dict[str, Any] = {}
     for name, zero in request["files"].items():

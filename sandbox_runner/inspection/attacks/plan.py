@@ -220,8 +220,8 @@ def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     ``files`` are weights that the strict reader accepts. Leaves ``pixels.npy`` and ``made.npy``.
     """
     # The worker imports this module for its tasks.
+    from policies.document import release_policy
     from sandbox_runner.inspection.weights_file import read_header
-    from sandbox_runner.inspection.worker import read_policy
 
     output = Path(request["output"])
     answer = population.prepare(request)
@@ -232,7 +232,7 @@ def prepare(request: Mapping[str, Any]) -> dict[str, Any]:
     picked = transpose.chosen(people)
     for name in request["files"] if torch and len(picked) else []:
         path = Path(request["artefacts"]) / name
-        header = read_header(path, read_policy(request["policy"]))
+        header = read_header(path, release_policy(request["policy"]))
         seconds = float(request["transpose_seconds"]) / len(request["files"])
         for reached in transpose.search(path, header, people.pixels[picked], seconds):
             rows.append({"tensors": list(reached.tensors), "shares": reached.shares.tolist()})

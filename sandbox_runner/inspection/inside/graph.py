@@ -18,9 +18,9 @@ import numpy as np
 import onnxruntime
 from oracle_frames import serve
 
+from policies.document import release_policy
 from sandbox_runner.inspection import onnx_file
 from sandbox_runner.inspection.safetensors_file import NUMPY, stored, widened
-from sandbox_runner.inspection.worker import read_policy
 from sandbox_runner.sdk.glovebox import onnx_graph
 
 MODEL = Path("/weights/model.onnx")
@@ -52,7 +52,7 @@ class GraphRun:
 
     def build(self, head: dict[str, Any]) -> dict[str, Any]:
         """Read the model; describe its tensors."""
-        self.model = onnx_file.read_model(MODEL, read_policy(head["policy"]))
+        self.model = onnx_file.read_model(MODEL, release_policy(head["policy"]))
         self.arrays, self.given = {}, {}
         self.kinds = {tensor.name: tensor.dtype for tensor in self.model.header.tensors}
         self.running = session(str(MODEL))
