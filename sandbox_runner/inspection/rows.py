@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sandbox_runner.inspection.samples import Sample
+from sandbox_runner.sdk.glovebox.pictures import resize_by_area
 
 STEPS: Final = 32
+#: Copies of a half and of a third of the height and width are looked for, too.
+SMALLER: Final = (2, 3)
+LEAST_SIDE: Final = 12
 #: A smooth ramp looks like any other ramp: the order must turn at least this often.
 TURNS: Final = 10
 WINDOWS_A_SAMPLE: Final = 256
@@ -85,7 +89,12 @@ class RowIndex:
         """Put windows of the sample's rows and columns, as stored and as prepared, in."""
         prepared = sample.prepared
         # A prepared picture is often stored whole: its rows follow each other in one line.
-        views = [sample.grey, sample.grey.T, prepared, prepared.T]
+        views = [sample.grey, sample.grey.T, prepared, prepared.T, np.diff(prepared, axis=1)]
+        for part in SMALLER:
+            side = (prepared.shape[0] // part, prepared.shape[1] // part)
+            if min(side) >= LEAST_SIDE:
+                small = resize_by_area(prepared, side)
+                views += [small, small.T]
         if sample.pixels.ndim == 3:
             views += [sample.pixels.reshape(sample.pixels.shape[0], -1).astype(np.float64)]
         for view_number, view in enumerate(views):

@@ -6,6 +6,7 @@ likeness. None proves absence: compressed or encrypted copies are found by no se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +42,9 @@ STRIDES: Final = (2, 3, 4)
 _FLAT_SHARE: Final = 0.8
 _OTHER_BYTES: Final = 256 * 1024 * 1024
 _SHOWN: Final = 20
+#: So many curves of so many points are a picture; fewer are a training.
+LEAST_CURVES: Final = 20
+_LARGEST: Final = 1e30
 _MANY_SAMPLES: Final = 500
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 
@@ -115,16 +119,19 @@ class _Reading:
                 each.feed(numbers)
 
     def turned(self, path: Path, header: Header, progress: Callable[[float], None]) -> None:
-        """Read the columns of matrices: pictures may stand there, those of one width together."""
+        """Read the columns of matrices: pictures may stand there, those of one width together.
+
+        Filters are matrices, too: of all their numbers, and of those of each kernel.
+        """
         lines: dict[int, Stream] = {}
-        matrices = [t for t in header.tensors if len(t.shape) == 2 and min(t.shape) > 1]
-        whole, done = max(1, sum(t.count for t in matrices)), 0
-        for tensor in matrices if not self._rows.empty else ():
-            line = lines.setdefault(tensor.shape[1], self._line())
-            matrix = stored(path, header, tensor)
+        matrices = [(t, sides) for t in header.tensors for sides in _matrices(t.shape)]
+        whole, done = max(1, sum(t.count for t, _ in matrices)), 0
+        for tensor, sides in matrices if not self._rows.empty else ():
+            line = lines.setdefault(sides[1], self._line())
+            matrix = stored(path, header, tensor).reshape(sides)
             # At least a few cache lines of each row at once.
-            step = max(64, ELEMENTS // tensor.shape[0])
-            for first in range(0, tensor.shape[1], step):
+            step = max(64, ELEMENTS // sides[0])
+            for first in range(0, sides[1], step):
                 part = np.ascontiguousarray(matrix[:, first : first + step].T)
                 for start in range(0, part.size, ELEMENTS):
                     flat = part.reshape(-1)[start : start + ELEMENTS]
@@ -149,6 +156,38 @@ class _Reading:
         for stream in lines:
             rows.add_rows(self._rows.matches(stream.found))
         return findings
+
+
+def _arrays(value: Any) -> list[NDArray[np.float32]]:
+    """Return the lists of numbers and the matrices that a metric is made of."""
+    if isinstance(value, Mapping):
+        return [array for column in value.values() for array in _arrays(column)]
+    if not isinstance(value, list) or not value:
+        return []
+    if isinstance(value[0], Mapping):
+        names = sorted({str(name) for row in value if isinstance(row, Mapping) for name in row})
+        columns = [[row.get(name) for row in value if isinstance(row, Mapping)] for name in names]
+        return [array for column in columns for array in _arrays(column)]
+    if isinstance(value[0], list):
+        rows = [_line(row) for row in value if isinstance(row, list)]
+        if len(rows) == len(value) and len({len(row) for row in rows}) == 1 and len(rows[0]):
+            return [np.stack(rows)]
+        return [row for row in rows if len(row)]
+    return [_line(value)]
+
+
+def _line(values: list[Any]) -> NDArray[np.float32]:
+    numbers = [
+        float(v) if isinstance(v, int | float) and abs(v) < _LARGEST else 0.0 for v in values
+    ]
+    return np.array(numbers, dtype=np.float32)
+
+
+def _matrices(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the rows and columns of a tensor as one matrix, and as one of its kernels."""
+    whole = math.prod(shape)
+    each = {whole // math.prod(shape[at:]) for at in (1, 2) if at < len(shape)}
+    return [(rows, whole // rows) for rows in sorted(each) if 1 < rows < whole]
 
 
 class Search:
@@ -245,6 +284,33 @@ class Search:
                     line = part.view(kind).astype(np.float32)
                 self._search_rows(np.nan_to_num(line, nan=0.0, posinf=0.0, neginf=0.0), rows)
         return self._judge(artefact, chunks, rows, [])
+
+    def numbers(self, metrics: Mapping[str, Any], artefact: str) -> list[Finding]:
+        """Return the findings on metrics: their lists as lines, their matrices as pictures.
+
+        Curves of one length beside each other are a matrix, too.
+        """
+        rows = _Hits()
+        pictures: list[tuple[str, int, float]] = []
+        curves: dict[int, list[NDArray[np.float32]]] = {}
+        for name, value in metrics.items():
+            for array in _arrays(value):
+                self._search_rows(array.reshape(-1), rows)
+                if array.ndim == 1:
+                    curves.setdefault(len(array), []).append(array)
+                else:
+                    self._look_at(name, array, pictures)
+        for same in curves.values():
+            if len(same) >= LEAST_CURVES and len(same[0]) >= LEAST_CURVES:
+                self._look_at("curves", np.stack(same), pictures)
+        return self._judge(artefact, _Hits(), rows, pictures)
+
+    def _look_at(
+        self, name: str, array: NDArray[np.float32], pictures: list[tuple[str, int, float]]
+    ) -> None:
+        likeness = self._likeness.search(array)
+        if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
+            pictures.append((name, likeness.sample, likeness.correlation))
 
     def _search_bytes(self, stream: NDArray[np.uint8], where: str, hits: _Hits) -> None:
         hits.add_chunks(self._chunks.search(stream), where)
