@@ -24,6 +24,8 @@ SMALLER: Final = (2, 3)
 LEAST_SIDE: Final = 12
 #: A smooth ramp looks like any other ramp: the order must turn at least this often.
 TURNS: Final = 10
+#: And it must move: a few dots on black are what a pruned tensor is as well.
+MOVES: Final = 20
 WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
@@ -66,13 +68,16 @@ def _anchored(keys: NDArray[np.uint32]) -> NDArray[np.bool_]:
 
 
 def _turning(line: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Return where the 32 steps from each offset of a line turn often enough."""
-    steps = np.diff(line) > 0
+    """Return where the 32 steps from each offset of a line turn, and move, often enough."""
+    moves = np.diff(line)
+    steps = moves > 0
     count = len(steps) - STEPS + 1
     if count <= 0:
         return np.zeros(0, np.bool_)
     turned = np.r_[0, np.cumsum(steps[1:] != steps[:-1])]
-    return np.asarray(turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS)
+    turning = turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS
+    moved = np.r_[0, np.cumsum(moves != 0)]
+    return np.asarray(turning & (moved[STEPS:] - moved[:-STEPS] >= MOVES))
 
 
 @dataclass

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.findings import Finding
-from sandbox_runner.inspection import payloads, samples
+from sandbox_runner.inspection import anywhere, payloads, samples
+from sandbox_runner.inspection.anywhere import MOST_NUMBERS, AnywhereIndex
 from sandbox_runner.inspection.chunks import ChunkIndex, Match
 from sandbox_runner.inspection.distributions import Distribution
 from sandbox_runner.inspection.likeness import LikenessIndex
@@ -183,6 +184,10 @@ def _line(values: list[Any]) -> NDArray[np.float32]:
     return np.array(numbers, dtype=np.float32)
 
 
+def _is_short(header: Header) -> bool:
+    return sum(tensor.count for tensor in header.tensors) <= MOST_NUMBERS
+
+
 def _matrices(shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Return the rows and columns of a tensor as one matrix, and as one of its kernels."""
     whole = math.prod(shape)
@@ -200,6 +205,7 @@ class Search:
         windows = WINDOWS_A_SAMPLE if len(training.rows) <= _MANY_SAMPLES else WINDOWS_A_SAMPLE // 4
         self._chunks, self._rows = ChunkIndex(), RowIndex(windows_a_sample=windows)
         self._likeness = LikenessIndex()
+        self._anywhere = AnywhereIndex()
         self._places: list[str] = []
         for sample in samples.read(training, size):
             if sample is None:
@@ -210,9 +216,11 @@ class Search:
             self._chunks.add(number, sample)
             self._rows.add(number, sample)
             self._likeness.add(number, sample)
+            self._anywhere.add(number, sample)
         self._chunks.close()
         self._rows.close()
         self._likeness.close()
+        self._anywhere.close()
 
     def summary(self) -> Finding:
         """Return how much was searched; not readable samples could not be looked for."""
@@ -242,6 +250,7 @@ class Search:
             reading = _Reading(self._chunks, self._rows, together)
             findings: list[Finding] = []
             pictures: list[tuple[str, int, float]] = []
+            whole: list[NDArray[np.float32]] | None = [] if _is_short(header) else None
             for tensor in header.tensors:
                 kept = Distribution(tensor.dtype)
                 flat = stored(path, header, tensor).reshape(-1)
@@ -249,6 +258,9 @@ class Search:
                     block = np.array(flat[start : start + ELEMENTS])
                     kept.feed(block)
                     reading.feed(tensor, block)
+                    if whole is not None and tensor.dtype in (*_FLOATS, "I8", "U8"):
+                        numbers = widened(block, tensor.dtype)
+                        whole.append(np.nan_to_num(numbers, posinf=0.0, neginf=0.0))
                     at = tensor.start + start * flat.itemsize
                     progress(_FLAT_SHARE * at / max(1, header.data_bytes))
                 del flat
@@ -258,10 +270,40 @@ class Search:
                 )
                 if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
                     pictures.append((tensor.name, likeness.sample, likeness.correlation))
+            if whole:
+                findings += self._found_anywhere(artefact, np.concatenate(whole))
             reading.turned(path, header, progress)
             chunks, rows = _Hits(), _Hits()
             findings += reading.end(artefact, chunks, rows)
         return [*findings, *self._judge(artefact, chunks, rows, pictures)]
+
+    def _found_anywhere(self, artefact: str, line: NDArray[np.float32]) -> list[Finding]:
+        found = self._anywhere.search(line)
+        if not found or anywhere.is_common(found, len(self._anywhere)):
+            return []
+        sure = found[0].correlation >= anywhere.BLOCK
+        return [
+            Finding(
+                "samples.anywhere",
+                "block" if sure else "review",
+                artefact,
+                "Numbers of the file follow a training sample, noisy or coarse as they may be."
+                if sure
+                else "Numbers of the file follow a training sample a little.",
+                {"samples": len(found), "correlation": round(found[0].correlation, 2)},
+                {
+                    "pairs": [
+                        {
+                            "offset": place.offset,
+                            "sample": self._places[place.sample],
+                            "correlation": place.correlation,
+                        }
+                        for place in found[:_SHOWN]
+                    ]
+                },
+                hard=sure,
+            )
+        ]
 
     def other(self, path: Path, artefact: str, shown: str) -> list[Finding]:
         """Return the findings on any other file, searched as bytes and as numbers."""
