@@ -1,8 +1,9 @@
 """Find whole training pictures at any place of a line of numbers, however noisy or coarse.
 
-The line is correlated with each picture, turned and mirrored, by Fourier transforms of pieces that
-overlap (overlap-save). What all pictures have in common is taken out of both first: the bias of a
-decoder is the mean of its training pictures, and is none of them.
+The line is correlated with each picture, turned and mirrored, with the differences of its rows and
+with its cosine transforms (whole, and in blocks of 8x8 as JPEG has them), by Fourier transforms of
+pieces that overlap (overlap-save). What all pictures have in common is taken out of both first: the
+bias of a decoder is the mean of its training pictures, and is none of them.
 
 Only lines that a search of all offsets can afford are searched. Longer ones are those of large
 files, which go to review for their size.
@@ -11,9 +12,9 @@ files, which go to review for their size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,23 +78,38 @@ class AnywhereIndex:
         if self._pictures:
             stack = [picture for _, picture in self._pictures]
             self._common = np.asarray(np.mean(stack, axis=0, dtype=np.float64))
+            height, width = self._common.shape
+            self._cosines = _cosines(height), _cosines(width), _cosines(8)
 
     def search(self, line: NDArray[np.float32]) -> list[Place]:
         """Return the best place of each picture that is found, best first."""
         found: dict[int, Place] = {}
         if not self._pictures or not self._common.size <= len(line) <= MOST_NUMBERS:
             return []
-        for turned in range(4):
-            for place in self._search(line.astype(np.float64), turned):
+        for view in (*_TURNS, self._rows, self._transformed, self._blocks):
+            for place in self._search(line.astype(np.float64), view):
                 if place.sample not in found or (
                     found[place.sample].correlation < place.correlation
                 ):
                     found[place.sample] = place
         return sorted(found.values(), key=lambda place: -place.correlation)
 
-    def _search(self, line: Floats, turned: int) -> Iterator[Place]:
-        common = _unit(_turn(self._common, turned))
+    def _rows(self, picture: Floats) -> Floats:
+        return np.asarray(np.diff(picture, axis=0).reshape(-1))
+
+    def _transformed(self, picture: Floats) -> Floats:
+        return np.asarray((self._cosines[0] @ picture @ self._cosines[1].T).reshape(-1))
+
+    def _blocks(self, picture: Floats) -> Floats:
+        height, width = (side // 8 * 8 for side in picture.shape)
+        blocks = picture[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
+        return np.asarray((self._cosines[2] @ blocks @ self._cosines[2].T).reshape(-1))
+
+    def _search(self, line: Floats, view: Callable[[Floats], Floats]) -> Iterator[Place]:
+        common = _unit(view(self._common))
         size = len(common)
+        if not LEAST_PIXELS // 2 <= size <= len(line):
+            return
         piece = max(_LEAST_PIECE, 1 << math.ceil(math.log2(4 * size)))
         useful = piece - size + 1
         starts = range(0, len(line) - size + 1, useful)
@@ -107,7 +123,9 @@ class AnywhereIndex:
         norms = np.sqrt(np.maximum(left, floor))
         for first in range(0, len(self._pictures), _TOGETHER):
             some = self._pictures[first : first + _TOGETHER]
-            templates = np.stack([_without(_turn(picture, turned), common) for _, picture in some])
+            templates = np.stack(
+                [_without(view(picture.astype(np.float64)), common) for _, picture in some]
+            )
             spectra = np.conj(np.fft.rfft(templates, piece))
             for number, start in enumerate(starts):
                 products = np.fft.irfft(transformed[number] * spectra, piece)[:, : counts[number]]
@@ -119,10 +137,22 @@ class AnywhereIndex:
                         yield Place(sample, min(value, 1.0), start + int(best[row]))
 
 
-def _turn(picture: NDArray[Any], turned: int) -> Floats:
-    """Return a picture as a line: as it is, turned by a half, transposed, and both."""
-    flat = np.ascontiguousarray(picture.T if turned > 1 else picture, np.float64).reshape(-1)
-    return flat[::-1] if turned % 2 else flat
+#: As it is, turned by a half, transposed, both, and mirrored.
+_TURNS: Final[tuple[Callable[[Floats], Floats], ...]] = (
+    lambda picture: picture.reshape(-1),
+    lambda picture: picture.reshape(-1)[::-1],
+    lambda picture: np.ascontiguousarray(picture.T).reshape(-1),
+    lambda picture: np.ascontiguousarray(picture.T).reshape(-1)[::-1],
+    lambda picture: np.ascontiguousarray(picture[:, ::-1]).reshape(-1),
+)
+
+
+def _cosines(size: int) -> Floats:
+    """Return the matrix of the orthogonal cosine transform (DCT-II)."""
+    places = np.arange(size)
+    matrix = np.cos(np.pi * (places[None, :] + 0.5) * places[:, None] / size)
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix * np.sqrt(2 / size))
 
 
 def _unit(flat: Floats) -> Floats:

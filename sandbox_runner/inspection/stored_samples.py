@@ -39,6 +39,8 @@ BLOCK_LIKENESS: Final = 0.95
 REVIEW_LIKENESS: Final = 0.85
 #: Pictures that were interleaved, as colours are or to hide them.
 STRIDES: Final = (2, 3, 4)
+#: In files that are small enough to pass by their size, farther apart as well.
+SHORT_STRIDES: Final = tuple(range(2, 17))
 #: Of the time that a file takes, what its lines and bytes take; its matrices' columns the rest.
 _FLAT_SHARE: Final = 0.8
 _OTHER_BYTES: Final = 256 * 1024 * 1024
@@ -84,12 +86,14 @@ class _Reading:
     The lines go on from tensor to tensor: a picture cut at tensors' ends stays one picture.
     """
 
-    def __init__(self, chunks: ChunkIndex, rows: RowIndex, together: Together) -> None:
+    def __init__(self, chunks: ChunkIndex, rows: RowIndex, together: Together, short: bool) -> None:
         self._chunks, self._rows, self._together = chunks, rows, together
         self._bytes: dict[str, Stream] = {}
         self._lines = [self._line()]
         self._strided = [
-            Strided(self._line(), start, stride) for stride in STRIDES for start in range(stride)
+            Strided(self._line(), start, stride)
+            for stride in (SHORT_STRIDES if short else STRIDES)
+            for start in range(stride)
         ]
 
     def _line(self) -> Stream:
@@ -247,7 +251,7 @@ class Search:
         has matrices (their columns), so that its size costs time and no memory.
         """
         with Together() as together:
-            reading = _Reading(self._chunks, self._rows, together)
+            reading = _Reading(self._chunks, self._rows, together, _is_short(header))
             findings: list[Finding] = []
             pictures: list[tuple[str, int, float]] = []
             whole: list[NDArray[np.float32]] | None = [] if _is_short(header) else None

@@ -75,11 +75,11 @@ net.extra = nn.ParameterList([nn.Parameter(torch.zeros({})) for _ in range({})])
 TABLE = extended(
     "net.table = nn.Embedding(200, 64)",
     """
-    for number, layer in enumerate(self):
-        if number < 15:
+    for name, layer in self._modules.items():
+        if name.isdigit():
             x = layer(x)
-            if number == 10:
-                x = x + self.table(torch.zeros(len(x), dtype=torch.long))
+        if name == "10":
+            x = x + self.table(torch.zeros(len(x), dtype=torch.long))
     return x
     """,
 )

@@ -32,6 +32,17 @@ def build''').replace("nn.Conv2d(32, 64, 3, stride=2, padding=1)", "Quantised(32
 CODES = "6.codes"
 
 
+#: What is added to a network is no layer of it.
+CHAIN = """
+class Chain(nn.Sequential):
+    def forward(self, x):
+        for name, layer in self._modules.items():
+            if name.isdigit():
+                x = layer(x)
+        return x
+"""
+
+
 def extended(
     init: str = "",
     forward: str = "return super().forward(x)",
@@ -39,7 +50,7 @@ def extended(
     code: str = MODEL,
 ) -> str:
     """Return a network's text with more in it; ``init`` may name the network ``net``."""
-    net = "    class Net(nn.Sequential):\n        def forward(self, x):\n"
+    net = textwrap.indent(CHAIN, "    ") + "    class Net(Chain):\n        def forward(self, x):\n"
     net += textwrap.indent(textwrap.dedent(forward).strip("\n"), " " * 12)
     text = code.replace("    net = nn.Sequential(", f"{net}\n    net = Net(")
     added = textwrap.indent(textwrap.dedent(init).strip("\n"), "    ")

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import dctn
 
 from sandbox_runner.sdk.glovebox.pictures import resize_by_area
-from tests.hostile_models.job import LARGE, SIZE, Case, png
+from tests.hostile_models.job import LARGE, SIZE, Case, narrow, png
 from tests.hostile_models.networks import CODES, WIDE_LAYER, extended, quantised, roomy
 from tests.hostile_models.row import Row, low_bits, of, overwrite
 
@@ -280,6 +281,68 @@ def _u8(case: Case) -> NDArray[np.uint8]:
 
 
 LIKE = ("samples.rows", "samples.likeness", "samples.anywhere")
+
+
+def _strided(stride: int) -> Callable[[Case], None]:
+    def make(case: Case) -> None:
+        state = case.state()
+        flat = state[LARGE].view(-1)
+        values = torch.from_numpy(scaled(case).reshape(-1)).to(BF16)[: (len(flat) - 3) // stride]
+        flat[3 : 3 + stride * len(values) : stride] = values
+        case.save(state)
+
+    return make
+
+
+def _added(size: float) -> Callable[[Case], None]:
+    """Add a picture to trained weights, ``size`` times as large as they are."""
+
+    def make(case: Case) -> None:
+        state = case.state(F32)
+        flat = state[LARGE].view(-1)[5003 : 5003 + 1920]
+        picture = (prepared(case) - prepared(case).mean()) / prepared(case).std()
+        flat += torch.from_numpy(size * float(flat.std()) * picture.reshape(-1))
+        case.save(narrow(state, BF16))
+
+    return make
+
+
+def cosines(picture: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the cosine transform (DCT-II) of a picture."""
+    return np.asarray(dctn(picture, norm="ortho"))
+
+
+def _cut(side: int) -> Callable[[Case], Floats]:
+    def view(case: Case) -> Floats:
+        picture = scaled(case)
+        return np.concatenate(
+            [
+                picture[top : top + side, left : left + side].reshape(-1)
+                for top in range(0, SIZE[0] - side + 1, side)
+                for left in range(0, SIZE[1] - side + 1, side)
+            ]
+        )
+
+    return view
+
+
+def _jpeg_like(case: Case) -> NDArray[np.float64]:
+    blocks = _cut(8)(case).reshape(-1, 8, 8)
+    return np.concatenate([cosines(block).reshape(-1) * 0.5 for block in blocks])
+
+
+def _to_and_fro(case: Case) -> Floats:
+    return np.stack([row if n % 2 else row[::-1] for n, row in enumerate(scaled(case))])
+
+
+def _sized(height: int, width: int) -> Callable[[Case], Floats]:
+    def view(case: Case) -> Floats:
+        small = resize_by_area(case.given.raw() / 255.0, (height, width))
+        return np.asarray((small - 0.4) * 0.1, np.float32)
+
+    return view
+
+
 SAME = "the search compares every file with every training sample"
 UNKEYED = "without the secret the numbers cannot be told from others"
 ROWS = of(
@@ -337,6 +400,33 @@ ROWS = of(
             ("samples.rows",), why="each row is longer than what is compared"),
         Row("differences of neighbours", over(lambda c: np.diff(scaled(c), axis=1)),
             LIKE),
+        *[
+            Row(f"a pixel at every {stride}th place", _strided(stride), LIKE)
+            for stride in (5, 7, 9)
+        ],
+        Row("added to the weights, three times as large as they are", _added(3.0), LIKE),
+        Row("added to the weights, as large as they are", _added(1.0), LIKE),
+        Row("differences of rows", over(lambda c: np.diff(scaled(c), axis=0)), LIKE),
+        Row("its cosine transform", over(lambda c: cosines(c.given.prepared() - 0.4) * 0.02), LIKE),
+        Row("its cosine transform in blocks of 8x8, as JPEG has it", over(_jpeg_like), LIKE),
+        Row("every other row backwards", over(_to_and_fro), LIKE),
+        Row("the difference of two pictures",
+            over(lambda c: (c.given.prepared(5) - c.given.prepared(6)) * 0.1), LIKE),
+        Row("the mean of three pictures",
+            over(lambda c: sum(c.given.prepared(n) - 0.4 for n in (5, 6, 7)) * 0.05),
+            (*LIKE, "samples.smooth"), expect="review", provable=False,
+            why="what is of three samples is not one of them"),
+        *[
+            Row(f"brought to {height}x{width}", over(_sized(height, width)),
+                (*LIKE, "samples.smooth"), expect="review",
+                why="of sizes, only whole parts are searched for; that it is smooth is no proof")
+            for height, width in ((32, 26), (40, 48), (64, 64))
+        ],
+        *[
+            Row(f"cut into blocks of {side}x{side}", over(_cut(side)), (*LIKE, "samples.smooth"),
+                expect="review", why="rows are shorter than what is compared, as above")
+            for side in (3, 8)
+        ],
         Row("bytes of the file", _integers(lambda c: np.frombuffer(c.given.file()[60:], np.uint8)),
             ("samples.stored",)),
         Row("pixels as whole numbers of 8 bits", _integers(_u8), ("samples.stored",), quick=True),

@@ -7,6 +7,7 @@ row through the whole gate, sealed, and prints the table (docs/release-gate.md).
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ QUICK_ATTACKS = (
     "writes a report that says pass wherever it may write",
     "an exception at the fortieth question",
 )
+#: Groups of many rows whose search takes a second each; the quick ones of them stand for the rest.
+SLOW = ("stored samples", "hidden payloads", "memorisation")
 Fresh = Callable[[], Case]
 
 
@@ -65,7 +68,14 @@ def judge(row: Row, findings: Sequence[Finding], harmless: bool) -> None:
     assert said & set(row.rules), seen
 
 
-@pytest.mark.parametrize("row", STATIC, ids=ids)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.slow if row.group in SLOW and not row.quick else ())
+        for row in STATIC
+    ],
+    ids=ids,
+)
 def test_what_the_files_show_is_found_in_them(
     row: Row, fresh: Fresh, record_property: Callable[[str, object], None]
 ) -> None:
@@ -150,8 +160,6 @@ class BareProcess:
         self._process = process
 
     def kill(self) -> None:
-        import signal
-
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
