@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,6 @@ class Case:
     given: Pictures
     wide: Mapping[str, torch.Tensor]
     policy: dict[str, Any] = field(default_factory=dict)
-    light: bool = False
 
     @property
     def dataset(self) -> Path:
@@ -200,12 +199,7 @@ class Case:
 
     @property
     def rules(self) -> Policy:
-        policy = tighten(default_policy(), self.policy) if self.policy else default_policy()
-        if self.light:
-            # Fewer pictures and no references tell less: nothing passes by it that is not weaker.
-            few = replace(policy.attacks, references=0, pictures=40)
-            policy = replace(policy, attacks=few)
-        return policy
+        return tighten(default_policy(), self.policy) if self.policy else default_policy()
 
     def state(self, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
         """Return the honest weights in a type, as copies."""

@@ -26,8 +26,9 @@ class Row:
     the payload is not in it. ``static`` rows are judged by the files alone: the network of the
     submission is not asked, or no other than the honest one. ``bare`` attacks the inspection's
     process and is first shown to take effect where there is no sandbox.
-    ``light`` rows are not about what attacks on the network find, which then are few; ``patience``
-    is how long one answer is waited for, in seconds.
+    ``light`` rows are found before the attacks on the network begin: these, which would only add
+    findings and take most of the time, are left out. ``patience`` is how long one answer is waited
+    for, in seconds.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Row:
 
     def spoil(self, case: Case) -> Case:
         """Make the row out of a copy of the honest job."""
-        case = replace(case, policy=dict(self.policy), light=self.light)
+        case = replace(case, policy=dict(self.policy))
         self.make(case)
         return case
 
