@@ -77,7 +77,7 @@ def test_what_is_like_many_pictures_is_a_template_and_not_one_of_them() -> None:
 def test_dots_on_black_are_no_row_of_a_picture() -> None:
     """A pruned tensor is that as well."""
     rng = np.random.default_rng(4)
-    picture = np.where(rng.random((64, 64)) < 0.03, rng.random((64, 64)), 0).astype(np.float32)
+    picture = np.where(rng.random((20, 20)) < 0.1, rng.random((20, 20)), 0).astype(np.float32)
     rows = RowIndex()
     rows.add(0, sample(picture, 0))
     rows.close()
