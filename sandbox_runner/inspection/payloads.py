@@ -123,9 +123,11 @@ def _compressed(block: NDArray[np.uint8], data: bytes) -> int:
     """Return where a compressed stream begins, or -1."""
     if len(block) < _LEAST_UNPACKED:
         return -1
-    second = block[1:]
-    zlibs = np.flatnonzero((block[:-1] == 0x78) & np.isin(second, _ZLIB))
-    gzips = np.flatnonzero((block[:-2] == 0x1F) & (second[:-1] == 0x8B) & (block[2:] == 8))
+    # One byte of 256 is left by the first look at it.
+    zlibs = np.flatnonzero(block[:-1] == 0x78)
+    zlibs = zlibs[np.isin(block[zlibs + 1], _ZLIB)]
+    gzips = np.flatnonzero(block[:-2] == 0x1F)
+    gzips = gzips[(block[gzips + 1] == 0x8B) & (block[gzips + 2] == 8)]
     for places, wbits in ((zlibs, 15), (gzips, 31)):
         for place in places.tolist():
             if place + _LEAST_UNPACKED // 2 < len(data) and _unpacks(data, place, wbits):
