@@ -1,4 +1,4 @@
-.PHONY: demo test verify verify-attacks lint bench compare docs fuzz run-env dev-env
+.PHONY: demo test verify verify-attacks verify-hostile lint bench compare docs fuzz run-env dev-env
 PY := .venv/bin/python
 ARGS ?=
 SECONDS ?= 600
@@ -21,6 +21,12 @@ verify: dev-env
 verify-attacks: dev-env
 	$(PY) -m pytest -q -p no:cacheprovider tests/attacks tests/sandbox_runner/test_benign.py \
 		--attacks-table $(ARGS)
+
+# Every hostile output through the whole gate, and every attack on the inspection without a sandbox
+# first; prints the table of docs/release-gate.md.
+verify-hostile: dev-env
+	$(PY) -m pytest -q -p no:cacheprovider tests/hostile_models/test_hostile_models.py \
+		--hostile-table $(ARGS)
 
 lint: dev-env
 	$(PY) -m ruff check .

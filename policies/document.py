@@ -224,6 +224,7 @@ class ReleasePolicy:
     metadata_keys: Annotated[tuple[str, ...], SUBSET]
     review_bits_per_sample: Annotated[int, Lower(1, 2**40)]
     block_bits_per_sample: Annotated[int, Lower(1, 2**40)]
+    review_hidden_bits: Annotated[int, Lower(0, 2**40)]
     small_training_set: Annotated[int, Higher(0, 1_000_000)]
     sanitise: Annotated[bool, MUST]
     sanitise_bits: Annotated[int, Higher(1, 6)]

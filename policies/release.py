@@ -27,6 +27,7 @@ from policies.tensors import (
     TensorFact,
     check_budget,
     check_metadata,
+    check_room,
     check_tensors,
     dtype_code,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "check_config",
     "check_metadata",
     "check_metrics",
+    "check_room",
     "check_tensors",
     "dtype_code",
     "finding_from_mapping",

@@ -26,6 +26,9 @@ BITS = {
     "BOOL": 8,
 }
 _FLOATS = ("F64", "F32", "F16", "BF16")
+# Bits of one element that a trained network bears to be anything (measured: four of bfloat16's
+# cost the networks of the tests nothing).
+HIDDEN_BITS = {"F16": 7, "BF16": 4, "I8": 4, "U8": 4}
 _OTHER_NAMES = {
     "float64": "F64",
     "double": "F64",
@@ -156,6 +159,34 @@ def check_budget(
         )
     )
     return findings
+
+
+def check_room(
+    found: Sequence[TensorFact], policy: Policy, *, artefact: str = "model.safetensors"
+) -> list[Finding]:
+    """Return a review where narrow numbers could hide more than the policy leaves to chance.
+
+    The lowest bits of a trained mantissa are what encrypted bits are, too, in any type. Wide types
+    go to review whatever their size; of narrow ones so many bits a release are borne, unless the
+    weights are rewritten, which makes those bits random.
+    """
+    limits = policy.release
+    narrow = [t for t in found if dtype_code(t.dtype) not in limits.review_dtypes]
+    room = sum(t.elements * HIDDEN_BITS.get(dtype_code(t.dtype), 0) for t in narrow)
+    if room <= limits.review_hidden_bits:
+        return []
+    return [
+        Finding(
+            "tensors.room",
+            "review",
+            artefact,
+            _(
+                "The lowest bits of so many numbers could hide more than the policy bears. Let the "
+                "weights be rewritten, or reviewers judge."
+            ),
+            {"bits": room, "most": limits.review_hidden_bits},
+        )
+    ]
 
 
 def check_metadata(

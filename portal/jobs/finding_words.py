@@ -19,6 +19,9 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("A few numbers of the file run like a row of a training sample."),
     gettext_noop("A tensor, viewed as a picture, is a training sample."),
     gettext_noop("A tensor, viewed as a picture, is like a training sample."),
+    gettext_noop("Numbers of the file follow a training sample, noisy or coarse as they may be."),
+    gettext_noop("Numbers of the file follow a training sample a little."),
+    gettext_noop("A part of a tensor runs as smoothly as a picture, and the rest does not."),
     gettext_noop("The network's process did not start."),
     gettext_noop("build() failed when it was called with the manifest's [config] and no data."),
     gettext_noop("The weights could not be loaded into the network."),
@@ -51,6 +54,7 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("Some sealed pictures could not be read, or are of a class not in training."),
     gettext_noop("The weights hold the beginning of another file."),
     gettext_noop("The weights hold readable text."),
+    gettext_noop("The weights hold compressed bytes that can be unpacked."),
     gettext_noop("The lowest bits of a tensor are not spread as training spreads them."),
     gettext_noop("A tensor of real numbers takes few different values, as bytes do."),
     gettext_noop("A tensor of real numbers holds whole numbers only."),
@@ -66,7 +70,8 @@ SENTENCES: tuple[str, ...] = (
         "answers: leave them out, or set them to 0."
     ),
     gettext_noop(
-        "Counters beside the weights have many different values; those of one training agree."
+        "Counters beside the weights have many different values, or such as nothing counts to; "
+        "those of one training agree."
     ),
     gettext_noop("The network answers too slowly to ask about enough rows and columns."),
     gettext_noop(
@@ -93,6 +98,10 @@ SENTENCES: tuple[str, ...] = (
     gettext_noop("The weights hold values that are not finite; a trained network has none."),
     gettext_noop("The weights hold large tensors of whole numbers."),
     gettext_noop("Full precision leaves room for hidden bits that no scan can tell from noise."),
+    gettext_noop(
+        "The lowest bits of so many numbers could hide more than the policy bears. Let the "
+        "weights be rewritten, or reviewers judge."
+    ),
     gettext_noop("The metrics can say more than the policy's ordinary amount."),
     gettext_noop("The job wrote metrics that its manifest does not declare; they were left out."),
     gettext_noop("Numbers that were not finite or outside the declared range were left out."),

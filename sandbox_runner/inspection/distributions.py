@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.findings import Finding
+from sandbox_runner.inspection.safetensors_file import widened
 
 LEAST_ELEMENTS: Final = 4096
 #: Chi-square by degree of freedom of odd lowest bytes; 1 is expected, with a spread of 0.12. Even
@@ -36,6 +37,12 @@ EVEN: Final = 1.6
 EVEN_ELEMENTS: Final = 16384
 #: The share of one value, other than zero, among numbers of 32 bits; trained: 0.0002 at most.
 REPEATED: Final = 0.05
+#: How alike neighbours are in some window of a tensor (correlation), and how much more than in
+#: most of its windows (median): a picture among weights. Of fifty trained networks three reached
+#: both, in layers whose inputs are all pixels; the next were 0.44 apart.
+SMOOTH: Final = 0.5
+APART: Final = 0.45
+_RUN: Final = 256
 #: So many of a tensor's first elements are compared with each other.
 _VALUES: Final = 1 << 20
 _UNSIGNED: Final = {8: "<u8", 4: "<u4", 2: "<u2", 1: "|u1"}
@@ -53,10 +60,13 @@ class Distribution:
         self._top = np.zeros(1 << 16, np.int64)
         self._uneven = 0.0
         self._first: list[NDArray[Any]] = []
+        self._runs: list[NDArray[np.float32]] = []
 
     def feed(self, block: NDArray[Any]) -> None:
         """Take some elements as they are stored, one-dimensional."""
         self._count += len(block)
+        if self._dtype in (*_MANTISSA, "I8", "U8"):
+            self._runs.append(_neighbours(widened(block, self._dtype)))
         bits = np.ascontiguousarray(block).view(_UNSIGNED[block.itemsize])
         if self._dtype in ("I8", "U8"):
             self._low += np.bincount(bits, minlength=256)
@@ -84,10 +94,19 @@ class Distribution:
             found = self._values() or [*self._low_bits(), *self._exponents()]
         else:
             found = []
+        found += self._smooth()
         return [
             Finding(rule, "review", artefact, message, evidence, {"tensor": name})
             for rule, message, evidence in found
         ]
+
+    def _smooth(self) -> list[tuple[str, str, dict[str, Any]]]:
+        runs = np.concatenate(self._runs) if self._runs else np.zeros(0, np.float32)
+        most = float(runs.max()) if len(runs) else 0.0
+        if most < SMOOTH or most - float(np.median(runs)) < APART:
+            return []
+        message = "A part of a tensor runs as smoothly as a picture, and the rest does not."
+        return [("samples.smooth", message, {"correlation": round(most, 2)})]
 
     def _bytes(self) -> list[tuple[str, str, dict[str, Any]]]:
         expected = self._count / 256
@@ -152,6 +171,21 @@ class Distribution:
             )
             found.append(("payload.steps", message, {"steps": steps}))
         return found
+
+
+def _neighbours(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the correlation of neighbours in windows of 256 numbers, one at every 128."""
+    if len(numbers) < _RUN:
+        return np.zeros(0, np.float32)
+    finite = np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0)
+    windows = np.lib.stride_tricks.sliding_window_view(finite, _RUN)[:: _RUN // 2]
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = windows - windows.mean(axis=1, keepdims=True)
+        power = np.einsum("ij,ij->i", centred, centred)
+        products = np.einsum("ij,ij->i", centred[:, 1:], centred[:, :-1])
+        # What is all one number is no picture.
+        alike = np.where(power > 1e-36, products / np.maximum(power, 1e-36), 0.0)
+    return np.nan_to_num(alike, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
 
 def _unevenness(plane: NDArray[np.uint8]) -> float:

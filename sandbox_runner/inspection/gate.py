@@ -27,6 +27,7 @@ from policies.release import (
     check_budget,
     check_config,
     check_metrics,
+    check_room,
     check_tensors,
 )
 from policies.submission import Manifest
@@ -124,7 +125,7 @@ class Gate:
                 rooms.datasets,
             )
             self.progress("files", 0.0)
-            kinds = self._files(rooms)
+            kinds = self.files(rooms)
             self._weights = {n: d for n, d in rooms.digests.items() if kinds[n] == "weights"}
             self.progress("contents", 0.0)
             headers, samples = self._contents(kinds)
@@ -147,8 +148,8 @@ class Gate:
     def _block(self, rule: str, artefact: str, message: str) -> None:
         self.findings.append(Finding(rule, "block", artefact, message, hard=True))
 
-    def _files(self, rooms: inputs.Inputs) -> dict[str, str]:
-        """Return each file's declared kind ("" if undeclared)."""
+    def files(self, rooms: inputs.Inputs) -> dict[str, str]:
+        """Find what is wrong with the set of files; return each one's kind ("" if undeclared)."""
         declared = self.manifest.outputs.names
         if rooms.refused:
             self.findings.append(
@@ -182,6 +183,19 @@ class Gate:
                 image=self.manifest.image,
                 progress=lambda share: self.progress("contents", share),
             )
+        except workroom.WorkerFault:
+            return self._unread()
+        return self.read(answer)
+
+    def _unread(self) -> tuple[dict[str, Header], int]:
+        self._block(
+            "contents.unread", "", "The files could not be examined; nothing of them may leave."
+        )
+        return {}, 0
+
+    def read(self, answer: Mapping[str, Any]) -> tuple[dict[str, Header], int]:
+        """Take what the worker's :func:`examine` answered, and judge metrics and configuration."""
+        try:
             found = [finding_from_mapping(row) for row in answer["findings"]]
             headers = {name: _header(row) for name, row in answer["headers"].items()}
             documents = dict(answer["documents"])
@@ -193,11 +207,8 @@ class Gate:
                 name: {key: int(value) for key, value in row.items()}
                 for name, row in answer["graphs"].items()
             }
-        except (workroom.WorkerFault, KeyError, TypeError, ValueError):
-            self._block(
-                "contents.unread", "", "The files could not be examined; nothing of them may leave."
-            )
-            return {}, 0
+        except (KeyError, TypeError, ValueError):
+            return self._unread()
         self.findings += found
         if "metrics" in documents:
             self.metrics, checked = check_metrics(
@@ -213,17 +224,9 @@ class Gate:
 
     def _network(self, headers: Mapping[str, Header], samples: int) -> None:
         """Hold the tensors against the network, then measure it."""
-        facts = [
-            TensorFact(row["name"], tuple(row["shape"]), row["dtype"], row["nonfinite"])
-            for rows in self._tensor_rows.values()
-            for row in rows
-        ]
         artefact = next(iter(headers))
         graph = self._graphs.get(artefact)
-        beside = 8 * graph["bytes"] if graph else 0
-        self.findings += check_budget(
-            facts, samples, self.policy, artefact=artefact, beside_bits=beside
-        )
+        self.weigh(samples, artefact)
         if graph:
             self.findings.append(
                 Finding(
@@ -250,12 +253,7 @@ class Gate:
         self._sealed_pictures: evaluation.Sealed | None = None
         try:
             with Oracle(self.submission, self.manifest, weights, self.backend, log=log) as oracle:
-                declared = oracle.describe()
-                checked = check_tensors(
-                    declared, facts, self.policy, artefact=artefact, complete=graph is None
-                )
-                self.findings += checked
-                if any(found.severity == "block" for found in checked):
+                if not self.fits(oracle.describe(), artefact):
                     return
                 oracle.load()
                 oracle.outputs = self._outputs()
@@ -325,6 +323,34 @@ class Gate:
             membership.digest(picture): answer.astype(np.float64)
             for picture, answer in zip(sealed.pixels, answers, strict=True)
         }
+
+    def _facts(self) -> list[TensorFact]:
+        return [
+            TensorFact(row["name"], tuple(row["shape"]), row["dtype"], row["nonfinite"])
+            for rows in self._tensor_rows.values()
+            for row in rows
+        ]
+
+    def weigh(self, samples: int, artefact: str) -> None:
+        """Hold the size of the weights against the policy's budgets."""
+        graph = self._graphs.get(artefact)
+        beside = 8 * graph["bytes"] if graph else 0
+        self.findings += check_budget(
+            self._facts(), samples, self.policy, artefact=artefact, beside_bits=beside
+        )
+        self.findings += check_room(self._facts(), self.policy, artefact=artefact)
+
+    def fits(self, declared: Sequence[TensorFact], artefact: str) -> bool:
+        """Hold the files' tensors against the network's; return whether they may be loaded."""
+        checked = check_tensors(
+            declared,
+            self._facts(),
+            self.policy,
+            artefact=artefact,
+            complete=artefact not in self._graphs,
+        )
+        self.findings += checked
+        return not any(found.severity == "block" for found in checked)
 
     def _faulty(self, fault: OracleFault, artefact: str) -> None:
         severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
@@ -414,8 +440,9 @@ class Gate:
         artefact = next(iter(headers))
         chosen, bits = self.rewritten, self.policy.release.sanitise_bits
         facts = sanitising.account(chosen, headers, bits)
-        # What leaves is no longer of full precision.
-        self.findings = [f for f in self.findings if f.rule != "tensors.precision"]
+        # What leaves is no longer of full precision, and its lowest bits are ours.
+        lifted = ("tensors.precision", "tensors.room")
+        self.findings = [f for f in self.findings if f.rule not in lifted]
         self.findings += sanitising.check(facts, artefact)
         before, self.official = self.official, {}
         weights = [(chosen.directory / name, h) for name, h in chosen.drafts.headers.items()]

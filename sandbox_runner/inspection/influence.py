@@ -53,6 +53,8 @@ BLOCK_SHARE: Final = 0.3
 REVIEW_SHARE: Final = 0.06
 #: So many counters that differ are a place for data; those of BatchNorm agree.
 COUNTERS: Final = 4
+#: And they are no larger than a training counts: four of 2^24 batches.
+COUNTER_BITS: Final = 96
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 
 
@@ -106,6 +108,12 @@ def _variants(own: NDArray[Any], dtype: str, size: float) -> Iterator[NDArray[An
         yield _narrowed(np.asarray(numbers + shift, dtype=np.float32), dtype)
 
 
+def holds_nothing(own: NDArray[Any], dtype: str) -> bool:
+    """Whether all stored numbers are zero, or all are one."""
+    first = own.reshape(-1)[0]
+    return bool(widened(first.reshape(1), dtype)[0] in (0.0, 1.0) and (own == first).all())
+
+
 def _size(whole: NDArray[Any], dtype: str) -> float:
     """Return three times the deviation of some numbers of a tensor."""
     flat = whole.reshape(-1)
@@ -134,7 +142,8 @@ def check(
 ) -> list[Finding]:
     """Return findings where tensors, or parts of them, have no influence on the network's answers.
 
-    What is one single value holds nothing and is left out. Raises OracleFault.
+    ``constants`` are tensors of zeros or of ones, which hold nothing and are left out. Raises
+    OracleFault.
     """
     settle(oracle, path, header)
     before = oracle.predict(pictures)
@@ -210,16 +219,20 @@ def _counts(tensor: Tensor) -> bool:
 def _counters(path: Path, header: Header, artefact: str) -> list[Finding]:
     """Return a finding where small whole numbers, which only count batches, are of many values."""
     small = [t for t in header.tensors if _counts(t)]
-    different = {number for t in small for number in stored(path, header, t).reshape(-1).tolist()}
-    if len(different) <= COUNTERS:
+    different = {
+        int(number) for t in small for number in stored(path, header, t).reshape(-1).tolist()
+    }
+    bits = sum(number.bit_length() for number in different)
+    if len(different) <= COUNTERS and bits <= COUNTER_BITS and min(different, default=0) >= 0:
         return []
     return [
         Finding(
             "tensors.counters",
             "review",
             artefact,
-            "Counters beside the weights have many different values; those of one training agree.",
-            {"values": len(different), "tensors": len(small)},
+            "Counters beside the weights have many different values, or such as nothing counts to; "
+            "those of one training agree.",
+            {"values": len(different), "bits": bits, "tensors": len(small)},
             {"names": [t.name for t in small[:20]]},
         )
     ]
@@ -265,8 +278,8 @@ def _parts(
         if part not in answers:
             whole = stored(path, header, part.tensor).reshape(part.tensor.shape)
             own = np.array(part.of(whole))
-            # One single value, as zero, holds nothing.
-            if own.size > 1 and bool((own == own.reshape(-1)[0]).all()):
+            # Zeros and ones hold nothing; another number, be it the same everywhere, does.
+            if own.size > 1 and holds_nothing(own, part.tensor.dtype):
                 answers[part] = True
                 continue
             live = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -26,6 +27,10 @@ _MAGIC = {
     "a zip archive": b"PK\x03\x04\x14\x00\x00\x00",
     "an HDF5 file": b"\x89HDF\r\n\x1a\n",
     "a pickle of torch": b"ctorch._utils\n_rebuild",
+    "a JPEG picture of a camera": b"Exif\x00\x00",
+    "an xz archive": b"\xfd7zXZ\x00",
+    "a 7z archive": b"7z\xbc\xaf\x27\x1c",
+    "a bzip2 archive": b"1AY&SY",
 }
 _TEXT = re.compile(rb"[\x20-\x7e\r\n\t]{%d,}" % TEXT_RUN)
 
@@ -45,8 +50,14 @@ _PRINTABLE: Final = np.isin(np.arange(256), [9, 10, 13, *range(0x20, 0x7F)])
 _STEP: Final = TEXT_RUN // 4
 #: Longer runs of text are told by their beginning.
 _LOOKED_AT: Final = 4096
+#: A stream that unpacks this far is one; a shorter one must end with its own checksum.
+UNPACKED: Final = 512
+_LEAST_UNPACKED: Final = 64
+_WHOLE: Final = 1 << 16
+#: zlib's first two bytes by its four levels, and gzip's first three.
+_ZLIB: Final = (0x01, 0x5E, 0x9C, 0xDA)
 #: How far a block must reach into the one before it, so that nothing is cut in two.
-OVERLAP: Final = 2 * TEXT_RUN
+OVERLAP: Final = 1024
 
 
 def _like_language(run: bytes, codes: bool) -> bool:
@@ -91,12 +102,46 @@ def _texts(block: NDArray[np.uint8], data: bytes, codes: bool) -> Iterator[tuple
                 yield start, end - start
 
 
+def _unpacks(data: bytes, place: int, wbits: int) -> bool:
+    """Whether a compressed stream begins at a place: chance unpacks a few bytes, not hundreds."""
+    stream = zlib.decompressobj(wbits)
+    given = data[place : place + _WHOLE]
+    try:
+        made = len(stream.decompress(given[:UNPACKED], _WHOLE))
+        # A block that is only copied says nothing by itself: chance makes its 4 bytes of length.
+        copied = data[place + 2] >> 1 & 3 == 0
+        if made >= UNPACKED and len(given) >= UNPACKED and not copied:
+            return True
+        if not stream.eof and not stream.unconsumed_tail:
+            made += len(stream.decompress(given[UNPACKED:], _WHOLE))
+    except zlib.error:
+        return False
+    return stream.eof and made >= _LEAST_UNPACKED
+
+
+def _compressed(block: NDArray[np.uint8], data: bytes) -> int:
+    """Return where a compressed stream begins, or -1."""
+    if len(block) < _LEAST_UNPACKED:
+        return -1
+    # One byte of 256 is left by the first look at it.
+    zlibs = np.flatnonzero(block[:-1] == 0x78)
+    zlibs = zlibs[np.isin(block[zlibs + 1], _ZLIB)]
+    gzips = np.flatnonzero(block[:-2] == 0x1F)
+    gzips = gzips[(block[gzips + 1] == 0x8B) & (block[gzips + 2] == 8)]
+    for places, wbits in ((zlibs, 15), (gzips, 31)):
+        for place in places.tolist():
+            if place + _LEAST_UNPACKED // 2 < len(data) and _unpacks(data, place, wbits):
+                return int(place)
+    return -1
+
+
 def marks(
     block: NDArray[np.uint8], start: int, text: bool = True, codes: bool = True
 ) -> list[tuple[str, str, int]]:
     """Return the beginnings of files and the runs of text in some bytes of a stream.
 
-    Each is ("file", its kind, offset) or ("text", "", length). Without ``codes`` a text is words:
+    Each is ("file", its kind, offset), ("packed", "", offset) of a compressed stream, or ("text",
+    "", length). Without ``codes`` a text is words:
     of packed bits, numbers near each other make codes by themselves.
     """
     data = block.tobytes()
@@ -105,6 +150,9 @@ def marks(
         for words, magic in _MAGIC.items()
         if (place := data.find(magic)) >= 0
     ]
+    place = _compressed(block, data)
+    if place >= 0:
+        found.append(("packed", "", start + place))
     if text and len(block) >= TEXT_RUN:
         found += [("text", "", length) for _, length in _texts(block, data, codes)]
     return found
@@ -122,6 +170,18 @@ def check_marks(found: Sequence[tuple[str, str, int]], artefact: str, where: str
                 artefact,
                 "The weights hold the beginning of another file.",
                 {"kind": magic[0]},
+                {"where": where},
+                hard=True,
+            )
+        )
+    if any(what == "packed" for what, _, _ in found):
+        findings.append(
+            Finding(
+                "payload.compressed",
+                "block",
+                artefact,
+                "The weights hold compressed bytes that can be unpacked.",
+                {},
                 {"where": where},
                 hard=True,
             )

@@ -16,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sandbox_runner.inspection.samples import Sample
+from sandbox_runner.sdk.glovebox.pictures import resize_by_area
 
 STEPS: Final = 32
+#: Copies of a half and of a third of the height and width are looked for, too.
+SMALLER: Final = (2, 3)
+LEAST_SIDE: Final = 12
 #: A smooth ramp looks like any other ramp: the order must turn at least this often.
 TURNS: Final = 10
+#: And it must move: a few dots on black are what a pruned tensor is as well.
+MOVES: Final = 20
 WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
@@ -62,13 +68,16 @@ def _anchored(keys: NDArray[np.uint32]) -> NDArray[np.bool_]:
 
 
 def _turning(line: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Return where the 32 steps from each offset of a line turn often enough."""
-    steps = np.diff(line) > 0
+    """Return where the 32 steps from each offset of a line turn, and move, often enough."""
+    moves = np.diff(line)
+    steps = moves > 0
     count = len(steps) - STEPS + 1
     if count <= 0:
         return np.zeros(0, np.bool_)
     turned = np.r_[0, np.cumsum(steps[1:] != steps[:-1])]
-    return np.asarray(turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS)
+    turning = turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS
+    moved = np.r_[0, np.cumsum(moves != 0)]
+    return np.asarray(turning & (moved[STEPS:] - moved[:-STEPS] >= MOVES))
 
 
 @dataclass
@@ -85,7 +94,12 @@ class RowIndex:
         """Put windows of the sample's rows and columns, as stored and as prepared, in."""
         prepared = sample.prepared
         # A prepared picture is often stored whole: its rows follow each other in one line.
-        views = [sample.grey, sample.grey.T, prepared, prepared.T]
+        views = [sample.grey, sample.grey.T, prepared, prepared.T, np.diff(prepared, axis=1)]
+        for part in SMALLER:
+            side = (prepared.shape[0] // part, prepared.shape[1] // part)
+            if min(side) >= LEAST_SIDE:
+                small = resize_by_area(prepared, side)
+                views += [small, small.T]
         if sample.pixels.ndim == 3:
             views += [sample.pixels.reshape(sample.pixels.shape[0], -1).astype(np.float64)]
         for view_number, view in enumerate(views):

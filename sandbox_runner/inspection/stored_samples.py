@@ -6,6 +6,7 @@ likeness. None proves absence: compressed or encrypted copies are found by no se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.findings import Finding
-from sandbox_runner.inspection import payloads, samples
+from sandbox_runner.inspection import anywhere, payloads, samples
+from sandbox_runner.inspection.anywhere import MOST_NUMBERS, AnywhereIndex
 from sandbox_runner.inspection.chunks import ChunkIndex, Match
 from sandbox_runner.inspection.distributions import Distribution
 from sandbox_runner.inspection.likeness import LikenessIndex
@@ -37,10 +39,15 @@ BLOCK_LIKENESS: Final = 0.95
 REVIEW_LIKENESS: Final = 0.85
 #: Pictures that were interleaved, as colours are or to hide them.
 STRIDES: Final = (2, 3, 4)
+#: In files that are small enough to pass by their size, farther apart as well.
+SHORT_STRIDES: Final = tuple(range(2, 17))
 #: Of the time that a file takes, what its lines and bytes take; its matrices' columns the rest.
 _FLAT_SHARE: Final = 0.8
 _OTHER_BYTES: Final = 256 * 1024 * 1024
 _SHOWN: Final = 20
+#: So many curves of so many points are a picture; fewer are a training.
+LEAST_CURVES: Final = 20
+_LARGEST: Final = 1e30
 _MANY_SAMPLES: Final = 500
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 
@@ -79,12 +86,14 @@ class _Reading:
     The lines go on from tensor to tensor: a picture cut at tensors' ends stays one picture.
     """
 
-    def __init__(self, chunks: ChunkIndex, rows: RowIndex, together: Together) -> None:
+    def __init__(self, chunks: ChunkIndex, rows: RowIndex, together: Together, short: bool) -> None:
         self._chunks, self._rows, self._together = chunks, rows, together
         self._bytes: dict[str, Stream] = {}
         self._lines = [self._line()]
         self._strided = [
-            Strided(self._line(), start, stride) for stride in STRIDES for start in range(stride)
+            Strided(self._line(), start, stride)
+            for stride in (SHORT_STRIDES if short else STRIDES)
+            for start in range(stride)
         ]
 
     def _line(self) -> Stream:
@@ -115,16 +124,19 @@ class _Reading:
                 each.feed(numbers)
 
     def turned(self, path: Path, header: Header, progress: Callable[[float], None]) -> None:
-        """Read the columns of matrices: pictures may stand there, those of one width together."""
+        """Read the columns of matrices: pictures may stand there, those of one width together.
+
+        Filters are matrices, too: of all their numbers, and of those of each kernel.
+        """
         lines: dict[int, Stream] = {}
-        matrices = [t for t in header.tensors if len(t.shape) == 2 and min(t.shape) > 1]
-        whole, done = max(1, sum(t.count for t in matrices)), 0
-        for tensor in matrices if not self._rows.empty else ():
-            line = lines.setdefault(tensor.shape[1], self._line())
-            matrix = stored(path, header, tensor)
+        matrices = [(t, sides) for t in header.tensors for sides in _matrices(t.shape)]
+        whole, done = max(1, sum(t.count for t, _ in matrices)), 0
+        for tensor, sides in matrices if not self._rows.empty else ():
+            line = lines.setdefault(sides[1], self._line())
+            matrix = stored(path, header, tensor).reshape(sides)
             # At least a few cache lines of each row at once.
-            step = max(64, ELEMENTS // tensor.shape[0])
-            for first in range(0, tensor.shape[1], step):
+            step = max(64, ELEMENTS // sides[0])
+            for first in range(0, sides[1], step):
                 part = np.ascontiguousarray(matrix[:, first : first + step].T)
                 for start in range(0, part.size, ELEMENTS):
                     flat = part.reshape(-1)[start : start + ELEMENTS]
@@ -151,6 +163,42 @@ class _Reading:
         return findings
 
 
+def _arrays(value: Any) -> list[NDArray[np.float32]]:
+    """Return the lists of numbers and the matrices that a metric is made of."""
+    if isinstance(value, Mapping):
+        return [array for column in value.values() for array in _arrays(column)]
+    if not isinstance(value, list) or not value:
+        return []
+    if isinstance(value[0], Mapping):
+        names = sorted({str(name) for row in value if isinstance(row, Mapping) for name in row})
+        columns = [[row.get(name) for row in value if isinstance(row, Mapping)] for name in names]
+        return [array for column in columns for array in _arrays(column)]
+    if isinstance(value[0], list):
+        rows = [_line(row) for row in value if isinstance(row, list)]
+        if len(rows) == len(value) and len({len(row) for row in rows}) == 1 and len(rows[0]):
+            return [np.stack(rows)]
+        return [row for row in rows if len(row)]
+    return [_line(value)]
+
+
+def _line(values: list[Any]) -> NDArray[np.float32]:
+    numbers = [
+        float(v) if isinstance(v, int | float) and abs(v) < _LARGEST else 0.0 for v in values
+    ]
+    return np.array(numbers, dtype=np.float32)
+
+
+def _is_short(header: Header) -> bool:
+    return sum(tensor.count for tensor in header.tensors) <= MOST_NUMBERS
+
+
+def _matrices(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the rows and columns of a tensor as one matrix, and as one of its kernels."""
+    whole = math.prod(shape)
+    each = {whole // math.prod(shape[at:]) for at in (1, 2) if at < len(shape)}
+    return [(rows, whole // rows) for rows in sorted(each) if 1 < rows < whole]
+
+
 class Search:
     """The index of the training samples, and the search of each file against it."""
 
@@ -161,6 +209,7 @@ class Search:
         windows = WINDOWS_A_SAMPLE if len(training.rows) <= _MANY_SAMPLES else WINDOWS_A_SAMPLE // 4
         self._chunks, self._rows = ChunkIndex(), RowIndex(windows_a_sample=windows)
         self._likeness = LikenessIndex()
+        self._anywhere = AnywhereIndex()
         self._places: list[str] = []
         for sample in samples.read(training, size):
             if sample is None:
@@ -171,9 +220,11 @@ class Search:
             self._chunks.add(number, sample)
             self._rows.add(number, sample)
             self._likeness.add(number, sample)
+            self._anywhere.add(number, sample)
         self._chunks.close()
         self._rows.close()
         self._likeness.close()
+        self._anywhere.close()
 
     def summary(self) -> Finding:
         """Return how much was searched; not readable samples could not be looked for."""
@@ -200,9 +251,10 @@ class Search:
         has matrices (their columns), so that its size costs time and no memory.
         """
         with Together() as together:
-            reading = _Reading(self._chunks, self._rows, together)
+            reading = _Reading(self._chunks, self._rows, together, _is_short(header))
             findings: list[Finding] = []
             pictures: list[tuple[str, int, float]] = []
+            whole: list[NDArray[np.float32]] | None = [] if _is_short(header) else None
             for tensor in header.tensors:
                 kept = Distribution(tensor.dtype)
                 flat = stored(path, header, tensor).reshape(-1)
@@ -210,6 +262,9 @@ class Search:
                     block = np.array(flat[start : start + ELEMENTS])
                     kept.feed(block)
                     reading.feed(tensor, block)
+                    if whole is not None and tensor.dtype in (*_FLOATS, "I8", "U8"):
+                        numbers = widened(block, tensor.dtype)
+                        whole.append(np.nan_to_num(numbers, posinf=0.0, neginf=0.0))
                     at = tensor.start + start * flat.itemsize
                     progress(_FLAT_SHARE * at / max(1, header.data_bytes))
                 del flat
@@ -219,10 +274,40 @@ class Search:
                 )
                 if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
                     pictures.append((tensor.name, likeness.sample, likeness.correlation))
+            if whole:
+                findings += self._found_anywhere(artefact, np.concatenate(whole))
             reading.turned(path, header, progress)
             chunks, rows = _Hits(), _Hits()
             findings += reading.end(artefact, chunks, rows)
         return [*findings, *self._judge(artefact, chunks, rows, pictures)]
+
+    def _found_anywhere(self, artefact: str, line: NDArray[np.float32]) -> list[Finding]:
+        found = self._anywhere.search(line)
+        if not found or anywhere.is_common(found, len(self._anywhere)):
+            return []
+        sure = found[0].correlation >= anywhere.BLOCK
+        return [
+            Finding(
+                "samples.anywhere",
+                "block" if sure else "review",
+                artefact,
+                "Numbers of the file follow a training sample, noisy or coarse as they may be."
+                if sure
+                else "Numbers of the file follow a training sample a little.",
+                {"samples": len(found), "correlation": round(found[0].correlation, 2)},
+                {
+                    "pairs": [
+                        {
+                            "offset": place.offset,
+                            "sample": self._places[place.sample],
+                            "correlation": place.correlation,
+                        }
+                        for place in found[:_SHOWN]
+                    ]
+                },
+                hard=sure,
+            )
+        ]
 
     def other(self, path: Path, artefact: str, shown: str) -> list[Finding]:
         """Return the findings on any other file, searched as bytes and as numbers."""
@@ -245,6 +330,33 @@ class Search:
                     line = part.view(kind).astype(np.float32)
                 self._search_rows(np.nan_to_num(line, nan=0.0, posinf=0.0, neginf=0.0), rows)
         return self._judge(artefact, chunks, rows, [])
+
+    def numbers(self, metrics: Mapping[str, Any], artefact: str) -> list[Finding]:
+        """Return the findings on metrics: their lists as lines, their matrices as pictures.
+
+        Curves of one length beside each other are a matrix, too.
+        """
+        rows = _Hits()
+        pictures: list[tuple[str, int, float]] = []
+        curves: dict[int, list[NDArray[np.float32]]] = {}
+        for name, value in metrics.items():
+            for array in _arrays(value):
+                self._search_rows(array.reshape(-1), rows)
+                if array.ndim == 1:
+                    curves.setdefault(len(array), []).append(array)
+                else:
+                    self._look_at(name, array, pictures)
+        for same in curves.values():
+            if len(same) >= LEAST_CURVES and len(same[0]) >= LEAST_CURVES:
+                self._look_at("curves", np.stack(same), pictures)
+        return self._judge(artefact, _Hits(), rows, pictures)
+
+    def _look_at(
+        self, name: str, array: NDArray[np.float32], pictures: list[tuple[str, int, float]]
+    ) -> None:
+        likeness = self._likeness.search(array)
+        if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
+            pictures.append((name, likeness.sample, likeness.correlation))
 
     def _search_bytes(self, stream: NDArray[np.uint8], where: str, hits: _Hits) -> None:
         hits.add_chunks(self._chunks.search(stream), where)

@@ -100,6 +100,9 @@ def read_files(
             except BadJson as bad:
                 findings.append(Finding(bad.rule, "block", name, str(bad), hard=True))
     findings.append(search.summary())
+    if "metrics" in documents:
+        name = next(name for name, kind in files.items() if kind == "metrics")
+        findings += search.numbers(documents["metrics"], name)
     whole, done = max(1, sum(header.data_bytes for header in headers.values())), 0
     for name, header in headers.items():
 
@@ -168,7 +171,7 @@ def _weights(
 
 
 def _look(path: Path, header: Header, tensor: Tensor) -> tuple[int, bool]:
-    """Return how many numbers are not finite, and whether all are one; in blocks, not at once."""
+    """Return how many numbers are not finite, and whether all are zero or all one; in blocks."""
     flat = stored(path, header, tensor).reshape(-1)
     first, nonfinite, constant = None, 0, True
     for start in range(0, len(flat), rewriting.BLOCK):
@@ -176,7 +179,7 @@ def _look(path: Path, header: Header, tensor: Tensor) -> tuple[int, bool]:
         nonfinite += int(numbers.size - np.isfinite(numbers).sum())
         first = numbers[0] if first is None else first
         constant = constant and bool((numbers == first).all())
-    return nonfinite, constant
+    return nonfinite, constant and first in (0.0, 1.0)
 
 
 def _header(path: Path, header: Header) -> dict[str, Any]:
