@@ -8,7 +8,6 @@ that blocks or asks for review, never a silent pass.
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -269,10 +268,8 @@ class Gate:
             self._faulty(fault, artefact)
 
     def _outputs(self) -> int:
-        """Return how many numbers an answer may have: as many as a picture, where it is one."""
-        if self.task is None or self.task.kind not in ("reconstruction", "generation"):
-            return OUTPUTS_A_PICTURE
-        return max(OUTPUTS_A_PICTURE, math.prod(self._size))
+        """Return how many numbers an answer may have."""
+        return self.task.outputs if self.task else OUTPUTS_A_PICTURE
 
     def _graph_oracle(self, model: Path, log: str) -> GraphOracle:
         return GraphOracle(
@@ -420,7 +417,7 @@ class Gate:
             pixels = evaluation.read_sealed(answer, folder).pixels
             if len(pixels):
                 return pixels
-        return self._few_pictures(None)
+        return self._made(np.random.default_rng(0), influence.PICTURES)
 
     def _sanitise(self, headers: Mapping[str, Header], has_weights: bool) -> None:
         """Measure the rewritten weights in a process that never saw the others.
@@ -563,11 +560,15 @@ class Gate:
             )
 
     def _few_pictures(self, sealed: evaluation.Sealed | None) -> NDArray[np.float32]:
-        rng = np.random.default_rng(0)
         if sealed is not None:
-            chosen = rng.permutation(len(sealed.pixels))[: influence.PICTURES]
-            return sealed.pixels[chosen]
-        return self._made(rng, influence.PICTURES)
+            chosen = np.random.default_rng(0).permutation(len(sealed.pixels))
+            return sealed.pixels[chosen[: influence.PICTURES]]
+        # Noise does not wake what real pictures do: of a task without labels, open ones are asked.
+        try:
+            pictures = self._open_pictures()
+        except (workroom.WorkerFault, KeyError, TypeError, ValueError, OSError):
+            return self._made(np.random.default_rng(0), influence.PICTURES)
+        return pictures[:: max(1, len(pictures) // influence.PICTURES)][: influence.PICTURES]
 
     def _made(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
         """Return noise of the form that the task's network takes."""

@@ -31,7 +31,7 @@ from sandbox_runner.inspection.attacks.asking import Asker, Network, OutOfTime
 from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, Population
 from sandbox_runner.inspection.attacks.task import Task
 from sandbox_runner.inspection.safetensors_file import Header, values
-from sandbox_runner.oracle import OUTPUTS_A_PICTURE, OracleFault
+from sandbox_runner.oracle import OracleFault
 
 #: Of tensors with more numbers than this together, the search for stored features reads the first.
 TABLE_NUMBERS: Final = 2**25
@@ -109,11 +109,9 @@ def run(
                 progress(share)
 
         pulse()
-        pixels = task.size[0] * task.size[1]
-        outputs = pixels if task.kind == "reconstruction" else OUTPUTS_A_PICTURE
         # What one attack leaves of its time is the next one's.
         given += attack.share * policy.attacks.seconds
-        asker = Asker(network, given - (time.monotonic() - start), outputs, pulse)
+        asker = Asker(network, given - (time.monotonic() - start), task.outputs, pulse)
         try:
             findings += _run(attack, asker, people, weights, task, policy, artefact, official or {})
         except OutOfTime:

@@ -13,11 +13,14 @@ from typing import Any, Final
 
 from policies.submission import Manifest
 from sandbox_runner.inspection import evaluation
+from sandbox_runner.oracle import OUTPUTS_A_PICTURE
 
 KINDS: Final = ("classification", "reconstruction", "generation", "verification")
 MOST_LATENT: Final = 4096
 #: Of a large picture a network's answer is not compared: it would be asked for too many numbers.
 MOST_PIXELS: Final = 1024 * 1024
+#: A task that is not known may answer so many numbers a pixel, as masks of several organs do.
+MASKS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class Task:
     positive_label: str | None = None
     threshold: float = 0.0
     latent: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network may answer a picture."""
+        pixels = self.size[0] * self.size[1]
+        if self.kind == "reconstruction":
+            return pixels
+        if self.kind == "generation":
+            return max(pixels, OUTPUTS_A_PICTURE)
+        if self.kind == "other" and pixels <= MOST_PIXELS:
+            return max(MASKS * pixels, OUTPUTS_A_PICTURE)
+        return OUTPUTS_A_PICTURE
 
 
 def read(manifest: Manifest) -> Task | None:

@@ -422,3 +422,17 @@ spots = "1"
 def test_the_task_is_what_the_manifest_says(config: str, kind: str | None) -> None:
     read = task.read(parse_manifest(MANIFEST.format(config), POLICY))
     assert (read.kind if read else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [
+        ("classification", 4096),
+        ("verification", 4096),
+        ("reconstruction", 96 * 80),
+        ("generation", 96 * 80),
+        ("other", 8 * 96 * 80),
+    ],
+)
+def test_a_network_that_answers_pictures_may_answer_whole_ones(kind: str, outputs: int) -> None:
+    assert task.Task(kind, (96, 80)).outputs == outputs
