@@ -91,6 +91,11 @@ def test_user_code_reads_the_same_whatever_the_form(
         content_of(number) for number in range(299, 29, -1)
     ]
     assert [row for row, _content in data.stream("train")] == list(data.rows)
+    for _epoch in range(3):
+        views = list(data.views("train"))
+        assert [row for row, _view in views] == list(data.rows)
+        assert [bytes(view) for _row, view in views] == [content_of(n) for n in range(30, 300)]
+        assert all(view.readonly for _row, view in views)
     for name in ("large.bin", "empty.bin"):
         assert data.read({"file": name}) == (many / name).read_bytes()
 
@@ -303,8 +308,13 @@ def test_any_files_come_back_in_any_order(
     order = data.draw(st.lists(st.sampled_from(range(len(contents))))) if contents else []
 
     assert len(shards) == len(contents)
-    assert list(shards.stream(order)) == [contents[number] for number in order]
-    assert [shards.read(number) for number in order] == [contents[number] for number in order]
+    wanted = [contents[number] for number in order]
+    views = list(shards.views(order))
+    assert [bytes(view) for view in views] == wanted
+    assert all(view.readonly for view in views)
+    assert list(shards.stream(order)) == wanted
+    assert [shards.read(number) for number in order] == wanted
+    assert [bytes(view) for view in shards.views(order)] == wanted
     assert [shards.numbers[f"{number}/a.bin"] for number in order] == order
 
 
