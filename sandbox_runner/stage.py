@@ -28,7 +28,7 @@ from policies.document import StagingPolicy
 from policies.errors import CannotRun, Invalid
 from policies.names import path_fault
 from sandbox_runner import filling
-from sandbox_runner.filling import CHUNK, LABELS, Opener
+from sandbox_runner.filling import CHUNK, LABELS, Opener, ReadMany
 from sandbox_runner.sealed_split import DataFault as DataFault
 from sandbox_runner.sealed_split import SealedSplit
 from sandbox_runner.sealed_split import is_sealed as is_sealed
@@ -71,10 +71,12 @@ def stage(
     *,
     sealed: bool = False,
     policy: StagingPolicy | None = None,
+    read_many: ReadMany | None = None,
 ) -> Path:
     """Make ``target`` the plain, read-only copy of a version, and return it; idempotent.
 
-    ``open_object`` gives a file's plain bytes, and is called from several threads. Without
+    ``open_object`` gives a file's plain bytes, and is called from several threads; ``read_many``
+    those of many small files, where they can be had together. Without
     ``sealed`` there are neither the files nor the rows of the sealed split, and no row of another
     table that names such a file or subject. ``policy`` says whether small files are packed;
     without it all stand by path alone. Raises :class:`DataFault` when a digest, a length or a path
@@ -90,7 +92,7 @@ def stage(
     lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _fill(manifest, open_object, partial, sealed=sealed, policy=policy)
+        _fill(manifest, open_object, partial, sealed=sealed, policy=policy, read_many=read_many)
         _move(partial, target, record)
     except BaseException as error:
         remove(target)
@@ -273,6 +275,7 @@ def _fill(
     *,
     sealed: bool,
     policy: StagingPolicy | None,
+    read_many: ReadMany | None,
 ) -> None:
     split = None
     if not sealed:
@@ -283,7 +286,7 @@ def _fill(
     _check_room(planned, partial)
     (partial / "files").mkdir(mode=0o700)
     (partial / "shards").mkdir(mode=0o700)
-    filling.fill(planned, open_object, partial / "files", partial / "shards", split)
+    filling.fill(planned, open_object, partial / "files", partial / "shards", split, read_many)
 
 
 def _move(partial: Path, target: Path, record: dict[str, object]) -> None:

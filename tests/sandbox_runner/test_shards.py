@@ -27,7 +27,7 @@ from policies.errors import Invalid
 from sandbox_runner import filling, packing, stage
 from sandbox_runner.backends.choice import missing
 from sandbox_runner.lifecycle import run_job
-from sandbox_runner.packing import ShardWriter
+from sandbox_runner.packing import ShardWriter, write_run
 from sandbox_runner.spec import DatasetManifest, JobSpec, ManifestEntry
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sandbox_runner" / "sdk"))
@@ -300,8 +300,14 @@ def test_any_files_come_back_in_any_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     writer = ShardWriter(folder, shard_bytes)
-    for number, content in enumerate(contents):
-        writer.add(f"{number}/a.bin", content, hashlib.sha256(content).digest())
+    cut = data.draw(st.integers(0, len(contents)))
+    for first, after in ((0, cut), (cut, len(contents))):
+        files = [
+            (f"{number}/a.bin", len(content), hashlib.sha256(content).digest())
+            for number, content in enumerate(contents)
+        ][first:after]
+        for run in writer.place(files):
+            write_run(run, contents[first + run.first : first + run.after])
     writer.finish()
     shards = Shards(folder)
     shards.verify()
