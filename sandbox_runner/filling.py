@@ -105,11 +105,13 @@ def fill(
     files: Path,
     shards: Path,
     split: SealedSplit | None,
-    read_many: ReadMany | None = None,
+    read_many: ReadMany | None,
+    verifier: Verifier | None,
 ) -> None:
     """Write what was planned below two empty directories, and close them for writing.
 
-    Small files come from ``read_many``, or without it from ``open_object`` as all others do.
+    Small files come from ``read_many``, or without it from ``open_object`` as all others do; what
+    goes into shards is compared with its digests by ``verifier``, which the caller closes.
     Raises :class:`DataFault` where a length or a digest is wrong, ``OSError`` for a full disk.
     Whatever it raises, no thread writes any more when it has returned.
     """
@@ -128,9 +130,9 @@ def fill(
         written = (lambda batch=batch: _write(batch, many, files) for batch in _batches(whole))
         for _done in _in_order(pool, itertools.chain(copies, written)):
             pass
-        if planned.small:
+        if planned.small and verifier is not None:
             beside = files if planned.paths else None
-            _pack(pool, planned.small, many, beside, shards)
+            _pack(pool, planned.small, many, beside, shards, verifier)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     for directory in [shards, *made, files]:
@@ -186,13 +188,14 @@ def _pack(
     many: ReadMany,
     beside: Path | None,
     shards: Path,
+    verifier: Verifier,
 ) -> None:
     """Have small files read and written by threads, decipher them here, and verify elsewhere.
 
     Deciphering keeps Python to itself, so that one thread does all of it: to hand Python on costs
     more than a small file.
     """
-    writer, verifier = ShardWriter(shards), Verifier()
+    writer = ShardWriter(shards)
     try:
         loads = ((lambda batch=batch: (batch, many(batch))) for batch in _batches(small))
         opened = (
@@ -212,7 +215,6 @@ def _pack(
         verifier.finish()
         writer.finish()
     finally:
-        verifier.close()
         writer.close()
 
 

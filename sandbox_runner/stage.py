@@ -33,6 +33,7 @@ from sandbox_runner.sealed_split import DataFault as DataFault
 from sandbox_runner.sealed_split import SealedSplit
 from sandbox_runner.sealed_split import is_sealed as is_sealed
 from sandbox_runner.spec import DatasetManifest, ManifestEntry
+from sandbox_runner.verifier import Verifier
 
 PARTIAL: Final = ".partial-"
 RECORD: Final = ".staged.json"
@@ -87,12 +88,19 @@ def stage(
         return target
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     remove(target)
+    planned, split = _plan(manifest, open_object, sealed=sealed, policy=policy)
+    _check_room(planned, target.parent)
+    # Before the lock: a process that is born while it is held would hold it, too, for a moment.
+    verifier = Verifier() if planned.small else None
     partial = target.parent / f"{PARTIAL}{target.name}-{secrets.token_hex(6)}"
     partial.mkdir(mode=0o700)
     lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _fill(manifest, open_object, partial, sealed=sealed, policy=policy, read_many=read_many)
+        for name in ("files", "shards"):
+            (partial / name).mkdir(mode=0o700)
+        places = (partial / "files", partial / "shards")
+        filling.fill(planned, open_object, *places, split, read_many, verifier)
         _move(partial, target, record)
     except BaseException as error:
         remove(target)
@@ -102,6 +110,8 @@ def stage(
         raise
     finally:
         os.close(lock)
+        if verifier is not None:
+            verifier.close()
     return target
 
 
@@ -268,25 +278,19 @@ def _remove_tree(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _fill(
+def _plan(
     manifest: DatasetManifest,
     open_object: Opener,
-    partial: Path,
     *,
     sealed: bool,
     policy: StagingPolicy | None,
-    read_many: ReadMany | None,
-) -> None:
+) -> tuple[filling.Plan, SealedSplit | None]:
     split = None
     if not sealed:
         labels = next((entry for entry in manifest.entries if entry.path == LABELS), None)
         table = filling.read_checked(labels, open_object) if labels is not None else b""
         split = SealedSplit.of(manifest, table)
-    planned = filling.plan(manifest, split, policy)
-    _check_room(planned, partial)
-    (partial / "files").mkdir(mode=0o700)
-    (partial / "shards").mkdir(mode=0o700)
-    filling.fill(planned, open_object, partial / "files", partial / "shards", split, read_many)
+    return filling.plan(manifest, split, policy), split
 
 
 def _move(partial: Path, target: Path, record: dict[str, object]) -> None:
