@@ -80,7 +80,8 @@ def object_name(key: bytes, *parts: str | int) -> str:
     return mac.hexdigest()
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
+    """Return ``name`` if it can be an object's; it is a part of a path."""
     if not _NAME.match(name):
         raise ValueError("an object's name is 64 hex digits")
     return name
@@ -119,7 +120,7 @@ def put(stream: BinaryIO, *, key: bytes, name: str, limit: int | None = None) ->
     ``blob.limit``) when the stream holds more than ``limit`` bytes, DiskFull (a UserError that
     names the disk) when there is no room.
     """
-    _checked(name)
+    checked(name)
     head = HEAD.pack(MAGIC, CHUNK, secrets.token_bytes(32))
     cipher = _Cipher(key, name, head)
     digest = hashlib.sha256()
@@ -229,7 +230,7 @@ def open(name: str, *, key: bytes) -> BinaryIO:
     Raises FileNotFoundError for no such object, Damaged (when opening or while reading) for one
     that was changed, cut, swapped with another, or belongs to another key.
     """
-    source = object_store.reader(_checked(name))
+    source = object_store.reader(checked(name))
     try:
         return io.BufferedReader(_Reader(source, key, name), CHUNK)
     except BaseException:
@@ -245,12 +246,12 @@ def read(name: str, *, key: bytes) -> bytes:
 
 def exists(name: str) -> bool:
     """Whether an object of that name is stored (its content is not verified)."""
-    return object_store.exists(_checked(name))
+    return object_store.exists(checked(name))
 
 
 def delete(name: str) -> None:
     """Remove an object; removing one that is not there is no error."""
-    object_store.delete(_checked(name))
+    object_store.delete(checked(name))
 
 
 def sweep(*, older_than_seconds: float = 24 * 3600) -> int:

@@ -17,8 +17,9 @@ from django.conf import settings
 
 from policies.errors import GloveboxError
 
-# One request to an S3 store reads this much ahead.
+# One request to an S3 store reads this much ahead, unless the caller asks for a long piece itself.
 S3_SPAN = 8 * 1024 * 1024
+S3_LONG = 1024 * 1024
 
 
 class Unreachable(GloveboxError):
@@ -131,7 +132,8 @@ class _S3:
 
     def read_at(self, offset: int, length: int) -> bytes:
         if not self._at <= offset <= offset + length <= self._at + len(self._span):
-            ask = min(max(length, S3_SPAN), self.size - offset)
+            ahead = length if length >= S3_LONG else S3_SPAN
+            ask = min(ahead, self.size - offset)
             if ask <= 0:
                 return b""
             with _reaching():

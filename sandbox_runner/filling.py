@@ -1,14 +1,16 @@
 """Write a version's files, verified, into an empty directory of ours; small ones in shards too.
 
 Several files are read at once: what is waited for is the disk or the object store, and digests and
-ciphers leave Python to the other threads. Shards are written in the order of the manifest by one.
+ciphers leave Python to the other threads. Small files are asked for in batches, which who stores
+them may have beside each other. Shards are written in the order of the manifest by one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +18,28 @@ from typing import BinaryIO, Final, TypeVar
 
 from policies.document import StagingPolicy
 from policies.names import path_fault
-from sandbox_runner.packing import ShardWriter
-from sandbox_runner.private_files import create, write_new
+from sandbox_runner.packing import Run, ShardWriter, write_run
+from sandbox_runner.private_files import begin_writeback, create, write_new
 from sandbox_runner.sealed_split import DataFault, SealedSplit
 from sandbox_runner.spec import DatasetManifest, ManifestEntry
+from sandbox_runner.verifier import Verifier
 
 LABELS: Final = "labels.csv"
 CHUNK: Final = 1 << 20
 #: Read at once. More than cores: most of their time they wait for a disk.
 THREADS: Final = 8
-#: Handed to a thread together: a thread costs more than a small file.
-BATCH_FILES: Final = 64
+#: Handed to a thread together: a thread costs more than a small file, and what lies together is
+#: read together.
+BATCH_FILES: Final = 1024
 BATCH_BYTES: Final = 4 << 20
+#: Files up to this size are read whole, in batches.
+SMALL: Final = 1 << 20
 
 #: Gives a file's plain bytes; called from several threads at once.
 Opener = Callable[[ManifestEntry], BinaryIO]
-Packed = list[tuple[ManifestEntry, bytes]]
+#: Gives the plain bytes of small files in their order; called from several threads at once. When it
+#: returns, a disk or a store has been waited for; deciphering may be left to who takes the bytes.
+ReadMany = Callable[[Sequence[ManifestEntry]], Iterable[bytes]]
 T = TypeVar("T")
 
 
@@ -97,27 +105,34 @@ def fill(
     files: Path,
     shards: Path,
     split: SealedSplit | None,
+    read_many: ReadMany | None,
+    verifier: Verifier | None,
 ) -> None:
     """Write what was planned below two empty directories, and close them for writing.
 
+    Small files come from ``read_many``, or without it from ``open_object`` as all others do; what
+    goes into shards is compared with its digests by ``verifier``, which the caller closes.
     Raises :class:`DataFault` where a length or a digest is wrong, ``OSError`` for a full disk.
     Whatever it raises, no thread writes any more when it has returned.
     """
+    many = read_many or _each(open_object)
     made = _make_directories(planned, files)
     for entry in planned.tables:
         table = read_checked(entry, open_object)
         write_new(files / entry.path, split.open_rows(table) if split is not None else table)
+    whole = [entry for entry in planned.large if entry.bytes <= SMALL]
+    large = [entry for entry in planned.large if entry.bytes > SMALL]
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stage")
     try:
-        large = [
-            lambda entry=entry: _copy(entry, open_object, files / entry.path)
-            for entry in planned.large
-        ]
-        for _done in _in_order(pool, large):
+        copies = (
+            lambda entry=entry: _copy(entry, open_object, files / entry.path) for entry in large
+        )
+        written = (lambda batch=batch: _write(batch, many, files) for batch in _batches(whole))
+        for _done in _in_order(pool, itertools.chain(copies, written)):
             pass
-        if planned.small:
+        if planned.small and verifier is not None:
             beside = files if planned.paths else None
-            _pack(pool, planned.small, open_object, beside, shards)
+            _pack(pool, planned.small, many, beside, shards, verifier)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     for directory in [shards, *made, files]:
@@ -126,10 +141,22 @@ def fill(
 
 def read_checked(entry: ManifestEntry, open_object: Opener) -> bytes:
     """Return a file's bytes. Raises :class:`DataFault` where they are not the manifest's."""
-    with open_object(entry) as source:
-        content = source.read(entry.bytes + 1)
+    [content] = _each(open_object)([entry])
     _check(entry, len(content), hashlib.sha256(content).hexdigest())
     return content
+
+
+def _each(open_object: Opener) -> ReadMany:
+    """Return a reader of small files that opens one after another."""
+
+    def read(entries: Sequence[ManifestEntry]) -> list[bytes]:
+        contents = []
+        for entry in entries:
+            with open_object(entry) as source:
+                contents.append(source.read(entry.bytes + 1))
+        return contents
+
+    return read
 
 
 def _make_directories(planned: Plan, files: Path) -> list[Path]:
@@ -158,22 +185,60 @@ def _parents(path: str) -> Iterator[str]:
 def _pack(
     pool: ThreadPoolExecutor,
     small: tuple[ManifestEntry, ...],
-    open_object: Opener,
+    many: ReadMany,
     beside: Path | None,
     shards: Path,
+    verifier: Verifier,
 ) -> None:
+    """Have small files read and written by threads, decipher them here, and verify elsewhere.
+
+    Deciphering keeps Python to itself, so that one thread does all of it: to hand Python on costs
+    more than a small file.
+    """
     writer = ShardWriter(shards)
     try:
-        work = (lambda batch=batch: _read(batch, open_object, beside) for batch in _batches(small))
-        for packed in _in_order(pool, work):
-            for entry, content in packed:
-                writer.add(entry.path, content, bytes.fromhex(entry.sha256))
+        loads = ((lambda batch=batch: (batch, many(batch))) for batch in _batches(small))
+        opened = (
+            (batch, contents, writer.place(list(_placed(batch, contents))))
+            for batch, loaded in _in_order(pool, loads)
+            for contents in [list(loaded)]
+        )
+        stores = (
+            lambda batch=batch, contents=contents, runs=runs: _store(batch, contents, runs, beside)
+            for batch, contents, runs in opened
+        )
+        for batch, runs in _in_order(pool, stores):
+            for run in runs:
+                files = batch[run.first : run.after]
+                digests = bytes.fromhex("".join([entry.sha256 for entry in files]))
+                verifier.check(run.path, run.offset, [entry.bytes for entry in files], digests)
+        verifier.finish()
         writer.finish()
     finally:
         writer.close()
 
 
-def _batches(entries: tuple[ManifestEntry, ...]) -> Iterator[list[ManifestEntry]]:
+def _placed(
+    batch: Sequence[ManifestEntry], contents: Sequence[bytes]
+) -> Iterator[tuple[str, int, bytes]]:
+    for entry, content in zip(batch, contents, strict=True):
+        if len(content) != entry.bytes:
+            raise DataFault("a file of the dataset is not what its manifest says")
+        yield entry.path, entry.bytes, bytes.fromhex(entry.sha256)
+
+
+def _store(
+    batch: list[ManifestEntry], contents: list[bytes], runs: list[Run], beside: Path | None
+) -> tuple[list[ManifestEntry], list[Run]]:
+    for run in runs:
+        write_run(run, contents[run.first : run.after])
+    if beside is not None:
+        for entry, content in zip(batch, contents, strict=True):
+            write_new(beside / entry.path, content)
+    return batch, runs
+
+
+def _batches(entries: Sequence[ManifestEntry]) -> Iterator[list[ManifestEntry]]:
     batch: list[ManifestEntry] = []
     size = 0
     for entry in entries:
@@ -182,17 +247,14 @@ def _batches(entries: tuple[ManifestEntry, ...]) -> Iterator[list[ManifestEntry]
             batch, size = [], 0
         batch.append(entry)
         size += entry.bytes
-    yield batch
+    if batch:
+        yield batch
 
 
-def _read(batch: list[ManifestEntry], open_object: Opener, beside: Path | None) -> Packed:
-    packed = []
-    for entry in batch:
-        content = read_checked(entry, open_object)
-        if beside is not None:
-            write_new(beside / entry.path, content)
-        packed.append((entry, content))
-    return packed
+def _write(batch: list[ManifestEntry], many: ReadMany, files: Path) -> None:
+    for entry, content in zip(batch, many(batch), strict=True):
+        _check(entry, len(content), hashlib.sha256(content).hexdigest())
+        write_new(files / entry.path, content)
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Iterable[Callable[[], T]]) -> Iterator[T]:
@@ -200,7 +262,7 @@ def _in_order(pool: ThreadPoolExecutor, work: Iterable[Callable[[], T]]) -> Iter
     under_way: deque[Future[T]] = deque()
     for piece in work:
         under_way.append(pool.submit(piece))
-        if len(under_way) > 2 * THREADS:
+        if len(under_way) >= THREADS:
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
@@ -218,6 +280,7 @@ def _copy(entry: ManifestEntry, open_object: Opener, place: Path) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[copy.write(rest) :]
+            begin_writeback(copy.fileno(), length - len(data), len(data))
     _check(entry, length, digest.hexdigest())
 
 

@@ -23,3 +23,12 @@ def write_new(path: Path, content: bytes) -> None:
         written = file.write(content)
         while written < len(content):
             written += file.write(memoryview(content)[written:])
+
+
+def begin_writeback(descriptor: int, offset: int, length: int) -> None:
+    """Have the kernel begin to bring what was just written to its disk, without waiting for it.
+
+    Else it begins when memory is short, or when somebody waits. In memory it does nothing.
+    """
+    # Pages that wait to be written stay, whatever the name says.
+    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)

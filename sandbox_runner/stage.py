@@ -28,11 +28,12 @@ from policies.document import StagingPolicy
 from policies.errors import CannotRun, Invalid
 from policies.names import path_fault
 from sandbox_runner import filling
-from sandbox_runner.filling import CHUNK, LABELS, Opener
+from sandbox_runner.filling import CHUNK, LABELS, Opener, ReadMany
 from sandbox_runner.sealed_split import DataFault as DataFault
 from sandbox_runner.sealed_split import SealedSplit
 from sandbox_runner.sealed_split import is_sealed as is_sealed
 from sandbox_runner.spec import DatasetManifest, ManifestEntry
+from sandbox_runner.verifier import Verifier
 
 PARTIAL: Final = ".partial-"
 RECORD: Final = ".staged.json"
@@ -71,10 +72,12 @@ def stage(
     *,
     sealed: bool = False,
     policy: StagingPolicy | None = None,
+    read_many: ReadMany | None = None,
 ) -> Path:
     """Make ``target`` the plain, read-only copy of a version, and return it; idempotent.
 
-    ``open_object`` gives a file's plain bytes, and is called from several threads. Without
+    ``open_object`` gives a file's plain bytes, and is called from several threads; ``read_many``
+    those of many small files, where they can be had together. Without
     ``sealed`` there are neither the files nor the rows of the sealed split, and no row of another
     table that names such a file or subject. ``policy`` says whether small files are packed;
     without it all stand by path alone. Raises :class:`DataFault` when a digest, a length or a path
@@ -85,12 +88,19 @@ def stage(
         return target
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     remove(target)
+    planned, split = _plan(manifest, open_object, sealed=sealed, policy=policy)
+    _check_room(planned, target.parent)
+    # Before the lock: a process that is born while it is held would hold it, too, for a moment.
+    verifier = Verifier() if planned.small else None
     partial = target.parent / f"{PARTIAL}{target.name}-{secrets.token_hex(6)}"
     partial.mkdir(mode=0o700)
     lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _fill(manifest, open_object, partial, sealed=sealed, policy=policy)
+        for name in ("files", "shards"):
+            (partial / name).mkdir(mode=0o700)
+        places = (partial / "files", partial / "shards")
+        filling.fill(planned, open_object, *places, split, read_many, verifier)
         _move(partial, target, record)
     except BaseException as error:
         remove(target)
@@ -100,6 +110,8 @@ def stage(
         raise
     finally:
         os.close(lock)
+        if verifier is not None:
+            verifier.close()
     return target
 
 
@@ -266,24 +278,19 @@ def _remove_tree(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _fill(
+def _plan(
     manifest: DatasetManifest,
     open_object: Opener,
-    partial: Path,
     *,
     sealed: bool,
     policy: StagingPolicy | None,
-) -> None:
+) -> tuple[filling.Plan, SealedSplit | None]:
     split = None
     if not sealed:
         labels = next((entry for entry in manifest.entries if entry.path == LABELS), None)
         table = filling.read_checked(labels, open_object) if labels is not None else b""
         split = SealedSplit.of(manifest, table)
-    planned = filling.plan(manifest, split, policy)
-    _check_room(planned, partial)
-    (partial / "files").mkdir(mode=0o700)
-    (partial / "shards").mkdir(mode=0o700)
-    filling.fill(planned, open_object, partial / "files", partial / "shards", split)
+    return filling.plan(manifest, split, policy), split
 
 
 def _move(partial: Path, target: Path, record: dict[str, object]) -> None:

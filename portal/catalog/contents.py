@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Self
 
 from django.db.models import QuerySet
 
 from policies.errors import GloveboxError
-from portal import blobs, keys
-from portal.catalog.models import DatasetVersion, StoredFile, SubjectKey
+from portal import blobs, keys, packs
+from portal.catalog.models import DatasetVersion, Pack, StoredFile, SubjectKey
 from sandbox_runner.spec import DatasetManifest, ManifestEntry
 
 
@@ -61,7 +64,9 @@ class Contents:
         self._version_key = version_key(version)
         self._subject_keys: dict[int, bytes] = {}
         self._complete = False
+        # Packs after rows: whatever a row names is among them.
         self._rows = {row.path: row for row in StoredFile.objects.filter(version=version)}
+        self._packs = {pack.pk: pack for pack in Pack.objects.filter(version=version)}
 
     def subject_key(self, subject: int) -> bytes:
         """Return a subject's key in this version. Raises Withdrawn where it was destroyed."""
@@ -86,9 +91,46 @@ class Contents:
 
     def open(self, entry: ManifestEntry) -> BinaryIO:
         """Return a stream of a file's plain bytes, verified as it is read."""
-        row = self._rows[entry.path]
-        key = self._version_key if row.subject_id is None else self.subject_key(row.subject_id)
-        return blobs.open(row.object_name, key=key)
+        return self._open(self._rows[entry.path])
+
+    def read_many(self, entries: Sequence[ManifestEntry]) -> Iterator[bytes]:
+        """Return the plain bytes of small files in their order; those of a pack are read at once.
+
+        When this returns, all of it has been read; packs are deciphered as the bytes are taken.
+        """
+        return self.read_rows([self._rows[entry.path] for entry in entries])
+
+    def read_rows(self, rows: Sequence[StoredFile]) -> Iterator[bytes]:
+        """Return the plain bytes of small files, by their rows; see :meth:`read_many`."""
+        parts: list[Iterable[bytes]] = []
+        for pack, group in itertools.groupby(rows, key=lambda row: row.pack_id):
+            if pack is not None:
+                parts.append(self._members(self._packs[pack], list(group)))
+                continue
+            for row in group:
+                with self._open(row) as stream:
+                    parts.append((stream.read(row.bytes + 1),))
+        return itertools.chain.from_iterable(parts)
+
+    def moved(self) -> bool:
+        """Whether files were packed since: an object that is not there may be in a pack now."""
+        known = sum(row.pack_id is not None for row in self._rows.values())
+        packed = StoredFile.objects.filter(version=self.version).exclude(pack=None)
+        return packed.count() != known
+
+    def key_of(self, row: StoredFile) -> bytes:
+        """Return the key under which a file lies: its subject's, or the version's. Withdrawn."""
+        return self._version_key if row.subject_id is None else self.subject_key(row.subject_id)
+
+    def _open(self, row: StoredFile) -> BinaryIO:
+        if row.pack_id is None:
+            return blobs.open(row.object_name, key=self.key_of(row))
+        [content] = self._members(self._packs[row.pack_id], [row])
+        return io.BytesIO(content)
+
+    def _members(self, pack: Pack, rows: Sequence[StoredFile]) -> Iterator[bytes]:
+        members = [packs.Member(self.key_of(row), row.offset or 0, row.bytes) for row in rows]
+        return packs.read(pack.object_name, members, size=pack.bytes)
 
 
 def has_withdrawn(version: DatasetVersion) -> bool:

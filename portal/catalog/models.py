@@ -8,6 +8,8 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from portal.leases import Leased
+
 
 class Dataset(models.Model):
     """What an owner offers: public words, a kind, a policy that tightens the portal's own."""
@@ -110,18 +112,48 @@ class Sample(models.Model):
     made_at = models.DateTimeField(default=timezone.now)
 
 
+class Packing(Leased):
+    """The work of packing a published version's small files; the lease says who does it."""
+
+    version = models.OneToOneField(DatasetVersion, on_delete=models.PROTECT, related_name="packing")
+    done_at = models.DateTimeField(null=True, blank=True)
+    retry_at = models.DateTimeField(null=True, blank=True)  # after a failure, not before this
+
+
+class Pack(models.Model):
+    """A stored object that holds many small files of a version (decision 24)."""
+
+    version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="packs")
+    object_name = models.CharField(max_length=64, unique=True)
+    bytes = models.PositiveBigIntegerField(default=0)  # as stored
+    written_at = models.DateTimeField(null=True, blank=True)  # None until rows name it
+    # The files' own objects, which it takes the place of, until they are removed.
+    replaced = models.JSONField(default=list, blank=True)
+
+
 class StoredFile(models.Model):
-    """A file of a published version: where its encrypted object is and what it must hash to."""
+    """A file of a published version: where it lies encrypted and what it must hash to.
+
+    It is an object of its own, or a member of a pack, never both.
+    """
 
     version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="stored")
     subject = models.ForeignKey(Subject, on_delete=models.PROTECT, null=True, related_name="+")
     path = models.CharField(max_length=300)
     split = models.CharField(max_length=12, blank=True)  # train, validation, sealed, "" (shared)
-    object_name = models.CharField(max_length=64)  # HMAC, never a hash of plain content
+    # HMAC, never a hash of plain content; empty for a member of a pack.
+    object_name = models.CharField(max_length=64, blank=True)
+    pack = models.ForeignKey(Pack, on_delete=models.PROTECT, null=True, related_name="+")
+    offset = models.PositiveBigIntegerField(null=True, blank=True)  # in the pack
     sha256 = models.CharField(max_length=64)
     bytes = models.PositiveBigIntegerField()
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["version", "path"], name="stored_file_once")
+            models.UniqueConstraint(fields=["version", "path"], name="stored_file_once"),
+            models.CheckConstraint(
+                condition=models.Q(pack=None, offset=None) & ~models.Q(object_name="")
+                | models.Q(pack__isnull=False, offset__isnull=False, object_name=""),
+                name="stored_file_in_one_place",
+            ),
         ]

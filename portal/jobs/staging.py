@@ -10,8 +10,10 @@ lease next makes it anew or removes it.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -100,30 +102,48 @@ def _make(copy: StagedCopy, node: Node, cancel: threading.Event | None) -> None:
             code="sandbox.plain-place",
             fault=fault,
         )
-    manifest, contents = dataset_manifest(copy.version), Contents(copy.version).for_all()
+    manifest = dataset_manifest(copy.version)
     # An inspection reads every file once, by path; shards are for training.
     packing = None if copy.sealed else policy.staging
 
-    def opened(entry: ManifestEntry) -> BinaryIO:
-        cancelling.check(cancel)
-        return cancelling.stream(contents.open(entry), cancel)
-
     while True:
+        contents = Contents(copy.version).for_all()
         _folder(copy).mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            stage(manifest, opened, _directory(copy), sealed=copy.sealed, policy=packing)
+            stage(
+                manifest,
+                functools.partial(_opened, contents, cancel),
+                _directory(copy),
+                sealed=copy.sealed,
+                policy=packing,
+                read_many=functools.partial(_read_many, contents, cancel),
+            )
         except NoRoom as error:
             _clear(copy)
             if not _remove_oldest_idle(node):
                 raise _wait_or_give_up(error) from None
         except FileNotFoundError as error:
             _clear(copy)
+            if contents.moved():
+                continue  # small files were packed meanwhile: the rows now name the packs
             raise DataFault("an object of the version is not in the store") from error
         except BaseException:
             _clear(copy)
             raise
         else:
             return
+
+
+def _opened(contents: Contents, cancel: threading.Event | None, entry: ManifestEntry) -> BinaryIO:
+    cancelling.check(cancel)
+    return cancelling.stream(contents.open(entry), cancel)
+
+
+def _read_many(
+    contents: Contents, cancel: threading.Event | None, entries: Sequence[ManifestEntry]
+) -> Iterator[bytes]:
+    cancelling.check(cancel)
+    return contents.read_many(entries)
 
 
 def _wait_or_give_up(error: NoRoom) -> Exception:

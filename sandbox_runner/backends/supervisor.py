@@ -284,7 +284,9 @@ def bury() -> None:
 def messenger(plan: dict) -> tuple[int, int]:  # type: ignore[type-arg]
     """Fork who will have the backend's own program send SIGTERM inside; return it and its bell.
 
-    Before all rights are given up, for that program needs them; it sleeps until a byte comes.
+    That program must be of the user whose folder of sockets it opens, which this supervisor soon is
+    not any more. It needs no other right and gets none: it will speak with a gVisor that may be
+    taken over by then. Until a byte comes it sleeps, and it ends when the bell has no owner.
     """
     bell, ring = os.pipe()
     pid = os.fork()
@@ -298,6 +300,8 @@ def messenger(plan: dict) -> tuple[int, int]:  # type: ignore[type-arg]
             os.dup2(null, descriptor)
         os.closerange(3, bell)
         os.closerange(bell + 1, 1 << 16)
+        # After the descriptors are gone, so that nothing but the bell reaches it from here on.
+        keep_only({}, {})
         if os.read(bell, 1):
             os.execve(plan["program"], plan["terminate"], plan["env"])  # noqa: S606
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from sandbox_runner.backends.choice import missing
 from sandbox_runner.backends.local import children
 from sandbox_runner.backends.supervisor import NEEDED, NEEDED_APART
 from sandbox_runner.place import FIRST_UID
+from sandbox_runner.running import Running
 from sandbox_runner.spec import Limits, MiB, SandboxSpec
 
 pytestmark = [
@@ -121,11 +124,80 @@ def test_nothing_but_runsc_itself_keeps_a_right_on_this_machine(
         if process.within == ours and process.name == "runsc":
             # It ends with its sandbox, and what it starts has namespaces of its own.
             assert process.capabilities == process.bounding == _mask(NEEDED_APART) & OURS
+        elif process.within == ours and process.uid == 0:
+            # Who will pass SIGTERM on: of gVisor's own user, and without a single right.
+            assert process.capabilities == process.bounding == 0, process
         elif process.within == ours:
             assert process.uid >= FIRST_UID and not process.capabilities, process
         elif process.uid != 65534:  # whom Debian 12's runsc makes its kernel's user
             assert process.uid >= FIRST_UID, process
-    assert sum(process.uid == 0 for process in below) == (name == "gvisor")
+    assert sum(process.uid == 0 for process in below) == (2 if name == "gvisor" else 0)
+
+
+@pytest.fixture
+def asleep() -> Iterator[tuple[Running, int]]:
+    """A program under gVisor, and who will pass SIGTERM on to it."""
+    if missing("gvisor"):
+        pytest.skip(f"gvisor is not whole here: {', '.join(missing('gvisor'))}")
+    running = backend_of("gvisor").start(
+        SandboxSpec(
+            id=f"asleep-{uuid.uuid4().hex[:12]}",
+            argv=("python", "-c", "print('here', flush=True)\nimport time\ntime.sleep(60)"),
+            limits=Limits(wall_seconds=60, memory_bytes=512 * MiB),
+        )
+    )
+    try:
+        assert running.stdout.readline() == b"here\n"
+        [sleeping] = [
+            child
+            for child in children(running._handle.supervisor.pid)  # type: ignore[attr-defined]
+            if _see(child).name != "runsc"
+        ]
+        yield running, sleeping
+    finally:
+        running.kill()
+        running.wait(20)
+        running.stdin.close()
+        running.stdout.close()
+
+
+@pytest.mark.slow
+def test_who_passes_the_signal_on_holds_its_bell_and_nothing_else(
+    asleep: tuple[Running, int],
+) -> None:
+    _running, sleeping = asleep
+
+    held = [str(each.readlink()) for each in Path(f"/proc/{sleeping}/fd").iterdir()]
+
+    assert held.count("/dev/null") == 3
+    assert [each.split(":")[0] for each in held if each != "/dev/null"] == ["pipe"]
+
+
+@pytest.mark.slow
+def test_who_passes_the_signal_on_dies_with_the_supervisor(asleep: tuple[Running, int]) -> None:
+    running, sleeping = asleep
+    handle = os.pidfd_open(sleeping)
+
+    running._handle.supervisor.kill()  # type: ignore[attr-defined]
+
+    assert select.select([handle], [], [], 10)[0], "it is alive"
+    os.close(handle)
+
+
+@pytest.mark.slow
+def test_a_program_goes_on_when_who_passes_the_signal_on_is_killed(
+    asleep: tuple[Running, int],
+) -> None:
+    running, sleeping = asleep
+
+    os.kill(sleeping, signal.SIGKILL)
+
+    with pytest.raises(TimeoutError):
+        running.wait(1)
+    # Nobody is left to hear of the end: then it comes without warning, and is buried.
+    running._channels.control.send(b"term")  # type: ignore[attr-defined]
+    running.kill()
+    assert running.wait(20).state == "stopped"
 
 
 def _names(capabilities: Iterable[int]) -> str:

@@ -27,7 +27,7 @@ from policies.errors import Invalid
 from sandbox_runner import filling, packing, stage
 from sandbox_runner.backends.choice import missing
 from sandbox_runner.lifecycle import run_job
-from sandbox_runner.packing import ShardWriter
+from sandbox_runner.packing import ShardWriter, write_run
 from sandbox_runner.spec import DatasetManifest, JobSpec, ManifestEntry
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sandbox_runner" / "sdk"))
@@ -91,6 +91,11 @@ def test_user_code_reads_the_same_whatever_the_form(
         content_of(number) for number in range(299, 29, -1)
     ]
     assert [row for row, _content in data.stream("train")] == list(data.rows)
+    for _epoch in range(3):
+        views = list(data.views("train"))
+        assert [row for row, _view in views] == list(data.rows)
+        assert [bytes(view) for _row, view in views] == [content_of(n) for n in range(30, 300)]
+        assert all(view.readonly for _row, view in views)
     for name in ("large.bin", "empty.bin"):
         assert data.read({"file": name}) == (many / name).read_bytes()
 
@@ -295,16 +300,27 @@ def test_any_files_come_back_in_any_order(
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     writer = ShardWriter(folder, shard_bytes)
-    for number, content in enumerate(contents):
-        writer.add(f"{number}/a.bin", content, hashlib.sha256(content).digest())
+    cut = data.draw(st.integers(0, len(contents)))
+    for first, after in ((0, cut), (cut, len(contents))):
+        files = [
+            (f"{number}/a.bin", len(content), hashlib.sha256(content).digest())
+            for number, content in enumerate(contents)
+        ][first:after]
+        for run in writer.place(files):
+            write_run(run, contents[first + run.first : first + run.after])
     writer.finish()
     shards = Shards(folder)
     shards.verify()
     order = data.draw(st.lists(st.sampled_from(range(len(contents))))) if contents else []
 
     assert len(shards) == len(contents)
-    assert list(shards.stream(order)) == [contents[number] for number in order]
-    assert [shards.read(number) for number in order] == [contents[number] for number in order]
+    wanted = [contents[number] for number in order]
+    views = list(shards.views(order))
+    assert [bytes(view) for view in views] == wanted
+    assert all(view.readonly for view in views)
+    assert list(shards.stream(order)) == wanted
+    assert [shards.read(number) for number in order] == wanted
+    assert [bytes(view) for view in shards.views(order)] == wanted
     assert [shards.numbers[f"{number}/a.bin"] for number in order] == order
 
 

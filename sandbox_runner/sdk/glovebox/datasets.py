@@ -126,16 +126,29 @@ class Dataset:
 
         The fastest way to read everything once: neighbours are read together.
         """
-        if isinstance(rows, str):
-            wanted: Sequence[Row] = self.split(rows)
-            if rows not in self._places:  # every epoch asks for the same
-                self._places[rows] = self._all_packed(wanted)
-            numbers = self._places[rows]
-        else:
-            wanted, numbers = rows, self._all_packed(rows)
+        wanted, numbers = self._wanted(rows)
         if numbers is None or self.shards is None:
             return self._mixed(wanted)
         return zip(wanted, self.shards.stream(numbers), strict=True)
+
+    def views(self, rows: str | Sequence[Row]) -> Iterator[tuple[Row, memoryview]]:
+        """Give the same as :meth:`stream`, as read-only views of what was read.
+
+        For decoders that take any buffer (``numpy.frombuffer``): it saves a copy of each file. A
+        view that is kept keeps its neighbours in memory, too.
+        """
+        wanted, numbers = self._wanted(rows)
+        if numbers is None or self.shards is None:
+            return ((row, memoryview(content)) for row, content in self._mixed(wanted))
+        return zip(wanted, self.shards.views(numbers), strict=True)
+
+    def _wanted(self, rows: str | Sequence[Row]) -> tuple[Sequence[Row], NDArray[np.int64] | None]:
+        if not isinstance(rows, str):
+            return rows, self._all_packed(rows)
+        wanted = self.split(rows)
+        if rows not in self._places:  # every epoch asks for the same
+            self._places[rows] = self._all_packed(wanted)
+        return wanted, self._places[rows]
 
     @functools.cached_property
     def _places(self) -> dict[str, NDArray[np.int64] | None]:

@@ -13,7 +13,10 @@ from django.utils import timezone
 
 from portal import leases, workplace
 from portal.access.models import Grant
-from portal.catalog.models import DatasetVersion, StoredFile, Subject, SubjectKey
+from portal.catalog import packing
+from portal.catalog.contents import Contents
+from portal.catalog.models import DatasetVersion, Pack, StoredFile, Subject, SubjectKey
+from portal.celery import app
 from portal.jobs import admission, engine, queries, staging, steps, tasks
 from portal.jobs.models import Job, StagedCopy, StagedUse
 from portal.object_store import path_of
@@ -238,6 +241,96 @@ def test_a_missing_object_fails_the_job_and_leaves_nothing(cast: Cast) -> None:
     engine.clean(job)
     assert list(workplace.root().iterdir()) == []
     assert not StagedUse.objects.exists()
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that packs small files, and removes the objects that packs replace."""
+    monkeypatch.setattr(packing, "FEW", 2)
+    monkeypatch.setattr(packing, "PACK_FILES", 10)
+    monkeypatch.setattr(packing, "KEPT", timedelta(0))
+
+    def pack() -> None:
+        app.loader.import_default_modules()
+        while packing.wanted():
+            for version in packing.wanted():
+                app.tasks["catalog.pack"](version)
+
+    return pack
+
+
+def tree(target: Path) -> dict[str, bytes]:
+    files = (path for path in target.rglob("*") if path.is_file())
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_packed_version_is_staged_as_it_was(
+    cast: Cast, packed: Callable[[], None], sealed: bool, shards: bool
+) -> None:
+    job = in_staging(cast)
+    if shards:
+        dataset = job.version.dataset
+        dataset.policy = {"staging": {"pack_files": 5}}
+        dataset.save()
+    before = tree(used(job, sealed=sealed))
+    staging.leave(job)
+    packed()
+    assert not StoredFile.objects.filter(pack=None).exists()
+
+    target = used(Job.objects.get(pk=job.pk), sealed=sealed)
+
+    assert tree(target) == before
+    assert (shards_of(target) is not None) == (shards and not sealed)
+    staging.leave(job)
+
+
+def test_a_job_that_stages_while_the_version_is_packed_finds_the_packs(
+    cast: Cast, packed: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = in_staging(cast)
+    for_all, times = Contents.for_all, []
+
+    def just_before(self: Contents) -> Contents:
+        found = for_all(self)
+        times.append(1)
+        if len(times) == 1:
+            packed()
+        return found
+
+    monkeypatch.setattr(Contents, "for_all", just_before)
+
+    target = used(job)
+
+    assert len(times) > 1
+    assert (target / "s000/1.png").is_file()
+    staging.leave(job)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "swapped", "missing"])
+def test_a_damaged_pack_fails_the_job_and_leaves_nothing(
+    cast: Cast, packed: Callable[[], None], damage: str
+) -> None:
+    job = in_staging(cast)
+    packed()
+    first, other = (path_of(pack.object_name) for pack in Pack.objects.order_by("pk")[:2])
+    sealed = bytearray(first.read_bytes())
+    if damage == "flipped":
+        sealed[len(sealed) // 2] ^= 1
+        first.write_bytes(sealed)
+    elif damage == "cut":
+        first.write_bytes(sealed[:-1])
+    elif damage == "swapped":
+        other.rename(first)
+    else:
+        first.unlink()
+
+    job = stage_step(job)
+
+    assert (job.state, job.reason) == ("failed", "data")
+    engine.clean(job)
+    assert list(workplace.root().iterdir()) == []
 
 
 def test_nothing_is_staged_where_plain_data_could_reach_a_disk(

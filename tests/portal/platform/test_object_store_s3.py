@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from portal import blobs, keys, object_store
+from portal import blobs, keys, object_store, packs
 
 pytestmark = pytest.mark.usefixtures("portal_home")
 
@@ -136,6 +136,29 @@ def test_reading_on_asks_the_store_seldom(server: Server, monkeypatch: pytest.Mo
     server.reads = 0
     assert blobs.read(name, key=key) == plain
     assert server.reads <= 4
+
+
+def test_a_pack_is_asked_for_once_and_for_no_more_than_is_wanted(server: Server) -> None:
+    key = keys.new_key()
+    contents = [os.urandom(100_000) for _file in range(40)]
+    name = packs.new_name(key)
+    written = packs.write([(key, content) for content in contents], name=name)
+    members = [packs.Member(key, offset, 100_000) for offset in written.offsets]
+    server.reads = 0
+
+    assert list(packs.read(name, members[:20], size=written.bytes)) == contents[:20]
+
+    assert server.reads == 1
+    server.objects[name] = server.objects[name][:-1] + b"x"
+    assert list(packs.read(name, members[:39], size=written.bytes)) == contents[:39]
+    with pytest.raises(blobs.Damaged):
+        list(packs.read(name, members, size=written.bytes))
+    server.objects[name] = server.objects[name][:-1]
+    with pytest.raises(blobs.Damaged):
+        packs.read(name, members[:1], size=written.bytes)
+    blobs.delete(name)
+    with pytest.raises(FileNotFoundError):
+        packs.read(name, members[:1], size=written.bytes)
 
 
 def test_what_the_store_changed_is_refused(server: Server) -> None:
