@@ -121,8 +121,7 @@ class Shards:
                 yield from self._cut(self._maps, entries)
                 continue
             for content, places in self._by_calls(entries):
-                for start, stop in places:
-                    yield content[start:stop]
+                yield from map(content.__getitem__, places)
 
     def views(self, numbers: Sequence[int] | NDArray[np.int64]) -> Iterator[memoryview]:
         """Give many files as read-only views, without a copy; each keeps its neighbours alive."""
@@ -132,12 +131,10 @@ class Shards:
                 yield from self._cut([memoryview(each) for each in self._maps], entries)
                 continue
             for content, places in self._by_calls(entries):
-                view = memoryview(content)
-                for start, stop in places:
-                    yield view[start:stop]
+                yield from map(memoryview(content).__getitem__, places)
 
-    def _by_calls(self, entries: NDArray[Any]) -> Iterator[tuple[bytes, Iterator[tuple[int, int]]]]:
-        """Read files that lie together; give what was read, and where in it they begin and end."""
+    def _by_calls(self, entries: NDArray[Any]) -> Iterator[tuple[bytes, Iterator[slice]]]:
+        """Read files that lie together; give what was read, and where in it each lies."""
         shards, begins = entries["shard"], entries["offset"]
         ends = begins + entries["length"]
         # Files are read together that lie side by side, in one shard and one span of it.
@@ -152,7 +149,8 @@ class Shards:
             content = os.pread(self._descriptors[shards[first]], length, base)
             if len(content) != length:
                 raise DamagedShards("a shard is shorter than its index says")
-            yield content, zip(starts[first:last], stops[first:last], strict=True)
+            places = zip(starts[first:last], stops[first:last], strict=True)
+            yield content, itertools.starmap(slice, places)
         self._count_read(int(entries["length"].sum()))
 
     def _cut(self, maps: Sequence[Any], entries: NDArray[Any]) -> Iterator[Any]:
