@@ -25,7 +25,7 @@ from scipy.stats import beta
 from policies.document import default_policy
 from sandbox_runner.inspection import Report
 
-from .benign import BENIGN, REMEMBERING, make
+from .benign import BENIGN, REMEMBERING, Benign, make
 
 #: Findings that ask for review whatever the network: its type, its task or its dataset alone
 #: bring them, and they are known before a training starts.
@@ -103,6 +103,13 @@ def official_auc(report: Report) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def really_trained(case: Benign, auc: float | None, loss: Sequence[float]) -> bool:
+    """Whether a network learned what it was to learn, on sealed pictures or else by its loss."""
+    if case.task == "classification":
+        return (auc or 0.0) >= case.least_auc
+    return loss[1] < 0.9 * loss[0]
+
+
 def share(hits: int, count: int) -> str:
     """Return hits of count, with Clopper's and Pearson's 95 % interval."""
     if not count:
@@ -123,7 +130,8 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def tables(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the tables of the page docs/release-gate.md."""
     rows = list(rows)
-    benign = [row for row in rows if row["name"] in BENIGN]
+    whole = [row for row in rows if row["name"] in BENIGN]
+    benign = [r for r in whole if really_trained(BENIGN[r["name"]], r["auc"], r["loss"])]
     narrow = [row for row in benign if row["type"] != "F32"]
     lines = [
         "| networks | blocked | more than ordinary review | passed |",
@@ -148,6 +156,8 @@ def tables(rows: Iterable[Mapping[str, Any]]) -> str:
         hits = [r["found"][rule] for r in asked if r["found"].get(rule, "info") != "info"]
         lines.append(f"| `{rule}` | {share(len(hits), len(asked))} | {hits.count('block')} |")
     rest = {rule for row in benign for rule in row["more"]} - set(RULES)
+    dull = [f"{r['name']} {r['seed']}" for r in whole if r not in benign]
+    lines += ["", f"Left out, for they learned nothing: {', '.join(dull) or 'none'}."]
     lines += ["", f"Other rules that flagged: {', '.join(sorted(rest)) or 'none'}.", ""]
     for row in benign:
         if row["more"]:

@@ -15,8 +15,8 @@ import pytest
 from policies.document import default_policy, tighten
 from sandbox_runner.inspection import Report
 
-from .benign import BENIGN, REMEMBERING, Benign, Job, make
-from .benign_figures import more_than_ordinary, official_auc
+from .benign import BENIGN, REMEMBERING, Job, make
+from .benign_figures import more_than_ordinary, official_auc, really_trained
 
 pytestmark = pytest.mark.sandbox
 
@@ -49,13 +49,6 @@ def inspected(tmp_path_factory: pytest.TempPathFactory) -> Inspected:
     return once
 
 
-def really_trained(case: Benign, job: Job, report: Report) -> bool:
-    """Whether the network learned what it was to learn, by its loss and on sealed pictures."""
-    if case.task == "classification":
-        return (official_auc(report) or 0.0) >= case.least_auc
-    return job.last < 0.9 * job.first
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in BENIGN]
 )
@@ -66,7 +59,8 @@ def test_an_honestly_trained_network_is_not_blocked(name: str, inspected: Inspec
     assert rules >= ASKED[BENIGN[name].task]
     assert not {"network.fault", "attacks.none"} & rules
     assert not {rule for rule in rules if rule.endswith((".fault", ".unfinished"))}
-    assert really_trained(BENIGN[name], job, report), (job.first, job.last, official_auc(report))
+    loss = (job.first, job.last)
+    assert really_trained(BENIGN[name], official_auc(report), loss), (official_auc(report), loss)
 
 
 @pytest.mark.slow
