@@ -19,7 +19,7 @@ from tests.hostile_models.row import Row, of
 
 MARK = "GLOVEBOX-ATTACKED"
 PRELUDE = f'''
-import os, sys, time, threading, json, struct, ctypes, random
+import os, sys, time, threading, json, struct, ctypes, random, oracle_frames
 import numpy
 
 def took(what=""):
@@ -151,8 +151,8 @@ ROWS = [
             before="""
             said = json.dumps({"verdict": "pass", "findings": []}).encode() + chr(10).encode()
             for descriptor in range(3, 40):
-                if descriptor in (sys.modules["__main__"].ANSWERS.fileno(),
-                                  sys.modules["__main__"].REQUESTS.fileno()):
+                if descriptor in (oracle_frames.ANSWERS.fileno(),
+                                  oracle_frames.REQUESTS.fileno()):
                     continue
                 try:
                     os.write(descriptor, said)
@@ -292,7 +292,7 @@ ROWS = [
         ),
         odd(
             "a frame that promises four gigabytes",
-            forward="took(); os.write(sys.modules['__main__'].ANSWERS.fileno(), b'\\xff' * 4)\n"
+            forward="took(); os.write(oracle_frames.ANSWERS.fileno(), b'\\xff' * 4)\n"
             "time.sleep(60)",
         ),
         odd(
@@ -300,7 +300,7 @@ ROWS = [
             forward="""
             took()
             text = b"[" * 100_000
-            os.write(sys.modules["__main__"].ANSWERS.fileno(), struct.pack("<I", len(text)) + text)
+            os.write(oracle_frames.ANSWERS.fileno(), struct.pack("<I", len(text)) + text)
             time.sleep(60)
             """,
         ),
@@ -309,8 +309,8 @@ ROWS = [
             before="""
             def speak():
                 while True:
-                    sys.modules["__main__"].ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
-                    sys.modules["__main__"].ANSWERS.flush()
+                    oracle_frames.ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
+                    oracle_frames.ANSWERS.flush()
             """,
             forward=once("took(); threading.Thread(target=speak, daemon=True).start()"),
             rules=("network.fault", "evaluation.unsteady", "tensors.dead"),
@@ -321,8 +321,8 @@ ROWS = [
                 """
                 took()
                 for _ in range(1000):
-                    sys.modules["__main__"].ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
-                sys.modules["__main__"].ANSWERS.flush()
+                    oracle_frames.ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
+                oracle_frames.ANSWERS.flush()
                 """
             ),
             rules=("network.fault", "evaluation.unsteady", "tensors.dead"),
