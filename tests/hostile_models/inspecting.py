@@ -19,11 +19,14 @@ from tests.hostile_models.row import Row, of
 
 MARK = "GLOVEBOX-ATTACKED"
 PRELUDE = f'''
-import os, sys, time, threading, json, struct, ctypes, random, oracle_frames
+import os, sys, time, threading, json, struct, ctypes, random
 import numpy
 
 def took(what=""):
     os.write(2, ("{MARK} " + str(what) + chr(10)).encode())
+
+def pipe():
+    return sys.modules["oracle_frames"].ANSWERS
 
 def frame(head, body=b""):
     text = json.dumps({{**head, "bytes": len(body)}}).encode()
@@ -151,8 +154,8 @@ ROWS = [
             before="""
             said = json.dumps({"verdict": "pass", "findings": []}).encode() + chr(10).encode()
             for descriptor in range(3, 40):
-                if descriptor in (oracle_frames.ANSWERS.fileno(),
-                                  oracle_frames.REQUESTS.fileno()):
+                if descriptor in (pipe().fileno(),
+                                  sys.modules["oracle_frames"].REQUESTS.fileno()):
                     continue
                 try:
                     os.write(descriptor, said)
@@ -197,15 +200,19 @@ ROWS = [
             forward="return super().forward(x)",
         ),
         caught(
-            "describes tensors of another network",
+            "describes tensors that it does not have",
+            init="del net._parameters['spare']",
             before="""
-            main = sys.modules["__main__"]
-            real = main.Network.build
-            def build_other(self, head):
-                said = real(self, head)
-                took("described")
-                return said
-            main.Network.build = build_other
+            main, frames = sys.modules["__main__"], sys.modules["oracle_frames"]
+            say, put = frames.answer, main.Network.put
+            def answer(head, body=b""):
+                if "tensors" in head:
+                    took("described")
+                    head = {**head, "tensors": [*head["tensors"], ["spare", "F32", [100, 120]]]}
+                say(head, body)
+            def ignore(self, head, body):
+                return {} if head["name"] == "spare" else put(self, head, body)
+            frames.answer, main.Network.put = answer, ignore
             """,
         ),
         caught(
@@ -292,7 +299,7 @@ ROWS = [
         ),
         odd(
             "a frame that promises four gigabytes",
-            forward="took(); os.write(oracle_frames.ANSWERS.fileno(), b'\\xff' * 4)\n"
+            forward="took(); os.write(pipe().fileno(), b'\\xff' * 4)\n"
             "time.sleep(60)",
         ),
         odd(
@@ -300,7 +307,7 @@ ROWS = [
             forward="""
             took()
             text = b"[" * 100_000
-            os.write(oracle_frames.ANSWERS.fileno(), struct.pack("<I", len(text)) + text)
+            os.write(pipe().fileno(), struct.pack("<I", len(text)) + text)
             time.sleep(60)
             """,
         ),
@@ -309,8 +316,8 @@ ROWS = [
             before="""
             def speak():
                 while True:
-                    oracle_frames.ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
-                    oracle_frames.ANSWERS.flush()
+                    pipe().write(frame({"shape": [32, 1]}, bytes(128)))
+                    pipe().flush()
             """,
             forward=once("took(); threading.Thread(target=speak, daemon=True).start()"),
             rules=("network.fault", "evaluation.unsteady", "tensors.dead"),
@@ -321,8 +328,8 @@ ROWS = [
                 """
                 took()
                 for _ in range(1000):
-                    oracle_frames.ANSWERS.write(frame({"shape": [32, 1]}, bytes(128)))
-                oracle_frames.ANSWERS.flush()
+                    pipe().write(frame({"shape": [32, 1]}, bytes(128)))
+                pipe().flush()
                 """
             ),
             rules=("network.fault", "evaluation.unsteady", "tensors.dead"),
