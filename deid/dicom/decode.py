@@ -22,7 +22,7 @@ from pydicom.pixels.utils import pack_bits
 from deid.dicom import display
 from deid.dicom.encode import encoded
 from deid.dicom.samples import PIXEL_TAGS, check_range
-from deid.pixels.interface import Box, TextDetector, without_contained
+from deid.pixels.interface import Box, TextDetector, joined
 
 # What decoded samples are, where the file's word speaks of how they were compressed or sampled.
 FULL = {
@@ -120,7 +120,7 @@ class Search:
 
     def boxes(self) -> list[Box]:
         """The union of the boxes of every look."""
-        return without_contained(self._boxes)
+        return joined(self._boxes)
 
 
 def _is_edge(ranks: NDArray[np.uint8], box: Box) -> bool:

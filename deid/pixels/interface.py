@@ -127,3 +127,41 @@ def without_contained(boxes: Iterable[Box]) -> list[Box]:
         if not inside:
             kept.append(box)
     return kept
+
+
+SPARE = 1.1
+"""How much larger than what two boxes cover the one box may be that takes their place."""
+
+
+def joined(boxes: Iterable[Box]) -> list[Box]:
+    """The boxes, largest first, with one in place of several that cover nearly the same.
+
+    Several looks find one line several times; for whoever judges the boxes it is one. The box
+    around two of a kind replaces them where it covers hardly more than they do together.
+    """
+    kept: list[Box] = []
+    waiting = without_contained(boxes)[::-1]
+    while waiting:
+        box = waiting.pop()
+        for other in kept:
+            if (one := _around(box, other)) is not None:
+                kept.remove(other)
+                waiting.append(one)
+                break
+        else:
+            kept.append(box)
+    return without_contained(kept)
+
+
+def _around(box: Box, other: Box) -> Box | None:
+    """The box around two of one kind that overlap, unless it would cover much that they do not."""
+    wide = min(box.right, other.right) - max(box.x, other.x)
+    tall = min(box.bottom, other.bottom) - max(box.y, other.y)
+    if box.kind != other.kind or wide <= 0 or tall <= 0:
+        return None
+    covered = box.width * box.height + other.width * other.height - wide * tall
+    x, y = min(box.x, other.x), min(box.y, other.y)
+    width, height = max(box.right, other.right) - x, max(box.bottom, other.bottom) - y
+    if width * height > SPARE * covered:
+        return None
+    return Box(box.kind, x, y, width, height, max(box.score, other.score))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deid.pixels.interface import Box, Together, check_image, without_contained
+from deid.pixels.interface import Box, Together, check_image, joined, without_contained
 from deid.pixels.redact import redact
 
 boxes = st.builds(
@@ -90,3 +90,34 @@ def test_detectors_together_find_what_each_of_them_finds():
     one, other = Box("text", 0, 0, 5, 5), Box("face", 8, 8, 5, 5)
     found = Together((Fixed(one), Fixed(other))).detect(np.zeros((20, 20), np.uint8))
     assert set(found) == {one, other}
+
+
+def test_one_box_takes_the_place_of_several_around_one_line() -> None:
+    looks = [
+        Box("text", 0, 240, 192, 48, 0.7),
+        Box("text", 0, 268, 184, 44, 0.9),
+        Box("text", 0, 264, 164, 48, 0.8),
+    ]
+    elsewhere = [Box("text", 400, 240, 50, 20), Box("face", 0, 240, 192, 48)]
+    across = [Box("text", 300, 0, 20, 200), Box("text", 250, 100, 200, 20)]
+    one = Box("text", 0, 240, 192, 72, 0.9)
+    assert set(joined([*looks, *elsewhere, *across])) == {one, *elsewhere, *across}
+
+
+def test_joining_masks_all_that_was_masked_and_little_more() -> None:
+    rng = np.random.default_rng(5)
+    for _each in range(30):
+        boxes = [
+            Box(
+                "text",
+                *(int(n) for n in rng.integers(0, 150, 2)),
+                *map(int, rng.integers(5, 90, 2)),
+            )
+            for _box in range(12)
+        ]
+        before, after = np.zeros((240, 240), bool), np.zeros((240, 240), bool)
+        for mask, some in ((before, boxes), (after, joined(boxes))):
+            for box in some:
+                mask[box.y : box.bottom, box.x : box.right] = True
+        assert not (before & ~after).any()
+        assert after.sum() <= 1.25 * before.sum()

@@ -64,7 +64,7 @@ def test_a_miss_is_masked_on_that_device_and_a_wrong_box_is_taken_away(
     }
     version = ingest(people, originals)
     items = of_original(open_round(people), originals)
-    wrong = [
+    [wrong] = [
         {"kind": kind, **{side: box[side] for side in ("x", "y", "width", "height")}}
         for kind, found in items["a.dcm"].row.boxes.items()
         for box in found
@@ -75,7 +75,7 @@ def test_a_miss_is_masked_on_that_device_and_a_wrong_box_is_taken_away(
     }
     assert not (before["a.dcm"] == truth["a.dcm"]).all()
     missed = {"x": 200, "y": 210, "width": 30, "height": 20}
-    actions.record_finding(by=people.officer, item=items["a.dcm"], finding="wrong", wrong=wrong)
+    actions.record_finding(by=people.officer, item=items["a.dcm"], finding="wrong", wrong=[wrong])
     actions.record_finding(by=people.officer, item=items["b.dcm"], finding="missed", boxes=[missed])
     for name in ("c.dcm", "d.dcm"):
         actions.record_finding(by=people.officer, item=items[name], finding="clean")
@@ -115,10 +115,10 @@ def test_without_originals_a_wrong_box_stays_and_nothing_is_lost(people: Crew) -
     originals = {"a.dcm": image(1, words="NAME 123"), "b.dcm": image(2)}
     version = ingest(people, originals)
     items = of_original(open_round(people), originals)
-    wrong = [
-        {**box, "kind": kind} for kind, found in items["a.dcm"].row.boxes.items() for box in found
-    ]
-    actions.record_finding(by=people.officer, item=items["a.dcm"], finding="wrong", wrong=wrong)
+    [(kind, [found])] = items["a.dcm"].row.boxes.items()
+    actions.record_finding(
+        by=people.officer, item=items["a.dcm"], finding="wrong", wrong=[{**found, "kind": kind}]
+    )
     actions.record_finding(by=people.officer, item=items["b.dcm"], finding="clean")
     actions.sign(by=people.officer, version=version, correct=True)
     from django.utils import timezone
