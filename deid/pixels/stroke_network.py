@@ -32,8 +32,11 @@ CORE, MARGIN = 1024, 96
 SHORT, FULL = 6, 0.5
 """Cells of the longer side, and the share of writing, from which a box is not cut into smaller."""
 
-REACH, CLOSE = 1.0, 0.3
-"""What is added to both ends of a line, in heights of the line: as a rule, and by a second look."""
+REACH, CLOSE = 5, 0
+"""Cells added to both ends of a line, at most its height: as a rule, and by a second look."""
+
+TAIL = 0.3
+"""What is added at least, in heights of the line."""
 
 MULTIPLE = 8
 """The network halves a picture three times."""
@@ -72,7 +75,7 @@ class StrokeNetwork:
         """The same for letters of the usual sizes only, cut close: three quarters of the work."""
         return self._found(image, SCALES[:1], CLOSE)
 
-    def _found(self, image: Image, scales: Sequence[float], reach: float) -> list[Box]:
+    def _found(self, image: Image, scales: Sequence[float], reach: int) -> list[Box]:
         rows, columns = check_image(image)
         boxes: list[Box] = []
         for plane in _planes(image):
@@ -84,7 +87,7 @@ class StrokeNetwork:
         return without_contained(boxes)
 
     def _at(
-        self, plane: NDArray[np.uint8], scale: float, covered: NDArray[np.uint8], reach: float
+        self, plane: NDArray[np.uint8], scale: float, covered: NDArray[np.uint8], reach: int
     ) -> Iterator[Box]:
         """The boxes of a smaller copy, without what larger ones have ``covered`` already.
 
@@ -130,7 +133,7 @@ class StrokeNetwork:
                 answer[y : y + inner.shape[0], x : x + inner.shape[1]] = inner
         return np.asarray(1 / (1 + np.exp(-answer)), dtype=np.float32)
 
-    def _groups(self, probability: Map, reach: float) -> Iterator[tuple[int, int, int, int, float]]:
+    def _groups(self, probability: Map, reach: int) -> Iterator[tuple[int, int, int, int, float]]:
         """Left, top, right, bottom in pixels, and the highest probability, of each group."""
         cells = (probability > self._low).astype(np.uint8)
         joined = cv2.dilate(cells, np.ones((1, 3), np.uint8))
@@ -146,7 +149,8 @@ class StrokeNetwork:
             for left, top, wide, tall in _tight(inside):
                 # The last letter of a line, where the ground changes under it, is lost first, then
                 # dots and tails of letters.
-                along = 1 + int(reach * min(wide, tall))
+                height = min(wide, tall)
+                along = 1 + max(int(TAIL * height), min(height, reach))
                 more_wide, more_tall = (along, 1) if wide >= tall else (1, along)
                 yield (
                     (x + left - more_wide) * CELL,

@@ -151,7 +151,7 @@ def test_an_officer_examines_by_keyboard_and_mouse(portal: World, browser: Brows
     ActionChains(browser.driver).send_keys(Keys.SPACE).perform()
     box = browser.find("[name=wrong]")
     assert box.get_property("checked")
-    assert browser.has(".masked.wrong")
+    browser.wait(lambda _: browser.has(".masked.wrong"))  # drawn a moment after the tick
     assert browser.driver.execute_script("return scrollY") == 0  # the picture stays in view
     browser.shot("examination-wrong", phone=False)
     # A click means the smallest box under it.
