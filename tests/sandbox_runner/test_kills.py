@@ -59,7 +59,7 @@ print(outcome.state, outcome.reason)
 def start(*command: object) -> subprocess.Popen[bytes]:
     """Start a runner of its own."""
     words = [sys.executable, *map(str, command)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(words, stdout=subprocess.PIPE)  # its complaints are shown if it fails
 
 
 def killed_at(command: tuple[object, ...], seconds: float) -> Trail:
