@@ -48,6 +48,16 @@ LOOKED_FOR: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("network.", "evaluation."),
     ),
     (
+        gettext_noop("Membership"),
+        gettext_noop("Whether its answers tell who was among the subjects of the training."),
+        ("membership.", "attacks."),
+    ),
+    (
+        gettext_noop("Memorisation"),
+        gettext_noop("Pictures of single subjects that it gives back, or keeps as it saw them."),
+        ("memorisation.",),
+    ),
+    (
         gettext_noop("Differential privacy"),
         gettext_noop(
             "Whether the trusted trainer made the weights, and what it accounted for; of any other "

@@ -16,6 +16,7 @@ from portal.jobs import storage
 from portal.jobs.models import Artefact, Job, LedgerEntry
 from portal.releases import actions, queries, tasks
 from portal.releases.models import Release, ReleaseVote
+from portal.releases.review import looked_for
 from portal.voting import casting
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
@@ -310,3 +311,28 @@ def test_a_double_click_proposes_once(cast: Cast) -> None:
     errors = at_once(click, click)
     assert sorted(type(error).__name__ for error in errors) == ["Conflict", "NoneType"]
     assert Release.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "artefacts.refused",
+        "safetensors.trailing",
+        "onnx.operator",
+        "tensors.precision",
+        "payload.low-bits",
+        "sanitise.capacity",
+        "samples.search",
+        "metrics.budget",
+        "evaluation.unsteady",
+        "membership.auc",
+        "membership.unmeasured",
+        "memorisation.instances",
+        "attacks.none",
+        "privacy.epsilon",
+    ],
+)
+def test_no_rule_of_the_gate_is_shown_to_reviewers_as_other(rule: str) -> None:
+    rows = looked_for([{"rule": rule, "severity": "review"}])
+    assert [row.count for row in rows if row.severity] == [1]
+    assert "Other" not in {row.title for row in rows}
