@@ -12,6 +12,9 @@ from policies.document import default_policy
 from portal.access.models import Grant
 from portal.jobs import actions, storage
 from portal.jobs.models import Artefact, Finding, Inspection, Job
+from portal.releases import actions as releases
+from portal.releases import queries
+from portal.releases.models import Release
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import training
 
@@ -72,3 +75,17 @@ def blocked(hard: bool = False) -> dict[str, Any]:
         "message": "The weights hold training pictures.",
         "evidence": {"count": 3},
     }
+
+
+def approve(cast: Cast, release: Release) -> Release:
+    """Let two reviewers approve what is proposed."""
+    for reviewer in cast.reviewers[:2]:
+        releases.cast_vote(
+            by=reviewer,
+            release=release,
+            choice="approve",
+            bound_to=queries.digest_of(release),
+            looked_at=ALL,
+        )
+    release.refresh_from_db()
+    return release

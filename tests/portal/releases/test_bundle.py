@@ -28,7 +28,7 @@ from portal.releases import actions, bundling, downloads, queries, tasks
 from portal.releases.models import DownloadLink, Release
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
-from tests.portal.releases.finished import ALL, WEIGHTS, finished_job
+from tests.portal.releases.finished import WEIGHTS, approve, finished_job
 
 pytestmark = pytest.mark.django_db
 
@@ -36,14 +36,7 @@ pytestmark = pytest.mark.django_db
 def released(cast: Cast, **options: Any) -> Release:
     """Return a release that has left."""
     release = actions.propose(by=cast.applicant, job=finished_job(cast, **options))
-    for reviewer in cast.reviewers[:2]:
-        actions.cast_vote(
-            by=reviewer,
-            release=release,
-            choice="approve",
-            bound_to=queries.digest_of(release),
-            looked_at=ALL,
-        )
+    approve(cast, release)
     tasks.build(release.pk)
     release.refresh_from_db()
     return release
@@ -210,14 +203,7 @@ def test_a_doubled_message_builds_once(cast: Cast) -> None:
 @pytest.mark.parametrize("state", ["suspended", "revoked"])
 def test_nothing_leaves_under_a_stopped_grant(cast: Cast, state: str) -> None:
     release = actions.propose(by=cast.applicant, job=finished_job(cast))
-    for reviewer in cast.reviewers[:2]:
-        actions.cast_vote(
-            by=reviewer,
-            release=release,
-            choice="approve",
-            bound_to=queries.digest_of(release),
-            looked_at=ALL,
-        )
+    approve(cast, release)
     Grant.objects.update(state=state)
     tasks.build(release.pk)
     release.refresh_from_db()
@@ -326,14 +312,7 @@ def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch)
 
     monkeypatch.setattr(bundling, "keep", broken)
     release = actions.propose(by=cast.applicant, job=finished_job(cast))
-    for reviewer in cast.reviewers[:2]:
-        actions.cast_vote(
-            by=reviewer,
-            release=release,
-            choice="approve",
-            bound_to=queries.digest_of(release),
-            looked_at=ALL,
-        )
+    approve(cast, release)
     with pytest.raises(CannotRun):
         tasks.build(release.pk)
     tasks._failed(release.pk, reason=NEUTRAL)

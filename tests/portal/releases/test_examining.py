@@ -10,24 +10,17 @@ from django.urls import reverse
 from portal.audit.models import Event
 from portal.jobs import actions as jobs
 from portal.jobs.models import Inspection, Job
-from portal.releases import actions, queries, tasks
+from portal.releases import actions, tasks
 from portal.releases.models import Release
 from tests.portal.cast import Cast
 from tests.portal.jobs.material import archive, training
-from tests.portal.releases.finished import ALL, finish, finished_job
+from tests.portal.releases.finished import approve, finish, finished_job
 
 pytestmark = pytest.mark.django_db
 
 
 def let_out(cast: Cast, release: Release) -> None:
-    for reviewer in cast.reviewers[:2]:
-        actions.cast_vote(
-            by=reviewer,
-            release=release,
-            choice="approve",
-            bound_to=queries.digest_of(release),
-            looked_at=ALL,
-        )
+    approve(cast, release)
     tasks.build(release.pk)
     assert Release.objects.get(pk=release.pk).state == "released"
 

@@ -20,7 +20,7 @@ from portal.jobs.models import Finding, Job, LedgerEntry
 from portal.releases import actions, downloads, evidence, queries, tasks
 from portal.releases.models import Release
 from tests.portal.cast import Cast
-from tests.portal.releases.finished import ALL, finished_job
+from tests.portal.releases.finished import approve, finished_job
 
 pytestmark = pytest.mark.django_db
 
@@ -54,19 +54,6 @@ def private_job(cast: Cast, epsilon: float = 4.0, **options: Any) -> Job:
     }  # fmt: skip
     job.save(update_fields=["privacy"])
     return job
-
-
-def approve(cast: Cast, release: Release) -> Release:
-    for reviewer in cast.reviewers[:2]:
-        actions.cast_vote(
-            by=reviewer,
-            release=release,
-            choice="approve",
-            bound_to=queries.digest_of(release),
-            looked_at=ALL,
-        )
-    release.refresh_from_db()
-    return release
 
 
 def released(cast: Cast, job: Job) -> Release:
