@@ -44,6 +44,11 @@ SHORT_STRIDES: Final = tuple(range(2, 17))
 #: Of the time that a file takes, what its lines and bytes take; its matrices' columns the rest.
 _FLAT_SHARE: Final = 0.8
 _OTHER_BYTES: Final = 256 * 1024 * 1024
+#: As which numbers a file of no known kind is read, from each of their bytes on; and how many bytes
+#: at once, a multiple of the widest.
+_ANY_NUMBERS: Final = ("<f4", "<f8", "<f2", "|u1", "<u2")
+_WIDEST: Final = 8
+_OTHER_BLOCK: Final = 1 << 20
 _SHOWN: Final = 20
 #: So many curves of so many points are a picture; fewer are a training.
 LEAST_CURVES: Final = 20
@@ -188,6 +193,13 @@ def _line(values: list[Any]) -> NDArray[np.float32]:
     return np.array(numbers, dtype=np.float32)
 
 
+def _as_numbers(data: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
+    width = np.dtype(kind).itemsize
+    with np.errstate(over="ignore", invalid="ignore"):
+        line = data[: len(data) // width * width].view(kind).astype(np.float32)
+    return np.nan_to_num(line, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _is_short(header: Header) -> bool:
     return sum(tensor.count for tensor in header.tensors) <= MOST_NUMBERS
 
@@ -319,16 +331,25 @@ class Search:
 
     def other_bytes(self, data: NDArray[np.uint8], artefact: str, shown: str) -> list[Finding]:
         """Return the findings on bytes that are no weights, as on another file."""
-        size = len(data)
         chunks, rows = _Hits(), _Hits()
-        self._search_bytes(data, shown, chunks)
-        for kind in ("<f4", "<f8", "<f2", "|u1", "<u2"):
-            width = np.dtype(kind).itemsize
-            for start in range(width):
-                part = np.asarray(data[start : start + (size - start) // width * width])
-                with np.errstate(over="ignore", invalid="ignore"):
-                    line = part.view(kind).astype(np.float32)
-                self._search_rows(np.nan_to_num(line, nan=0.0, posinf=0.0, neginf=0.0), rows)
+        with Together() as together:
+            as_bytes = Stream(together, self._chunks.hits, payloads.OVERLAP)
+            as_numbers = {
+                (kind, start): Stream(together, self._rows.hits, STEPS)
+                for kind in _ANY_NUMBERS
+                for start in range(np.dtype(kind).itemsize)
+            }
+            for at in range(0, len(data), _OTHER_BLOCK):
+                block = np.array(data[at : at + _OTHER_BLOCK + _WIDEST - 1])
+                as_bytes.feed(block[:_OTHER_BLOCK])
+                for (kind, start), line in as_numbers.items():
+                    line.feed(_as_numbers(block[start : start + _OTHER_BLOCK], kind))
+            for stream in (as_bytes, *as_numbers.values()):
+                stream.end()
+            together.wait()
+            chunks.add_chunks(self._chunks.matches(as_bytes.found), shown)
+            for line in as_numbers.values():
+                rows.add_rows(self._rows.matches(line.found))
         return self._judge(artefact, chunks, rows, [])
 
     def numbers(self, metrics: Mapping[str, Any], artefact: str) -> list[Finding]:
@@ -357,9 +378,6 @@ class Search:
         likeness = self._likeness.search(array)
         if likeness is not None and likeness.correlation >= REVIEW_LIKENESS:
             pictures.append((name, likeness.sample, likeness.correlation))
-
-    def _search_bytes(self, stream: NDArray[np.uint8], where: str, hits: _Hits) -> None:
-        hits.add_chunks(self._chunks.search(stream), where)
 
     def _search_rows(self, line: NDArray[np.float32], hits: _Hits) -> None:
         hits.add_rows(self._rows.search(line))

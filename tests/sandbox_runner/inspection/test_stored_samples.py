@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +181,25 @@ def test_an_extra_file_is_searched_as_bytes_and_as_numbers(
         assert verdict(search.other(path, "", name)) == "block", name
     (tmp_path / "text").write_text("loss 0.1\n" * 400)
     assert search.other(tmp_path / "text", "", "text") == []
+
+
+@pytest.mark.parametrize("shift", [0, 3, 5, 6])
+def test_a_copy_across_the_blocks_of_a_large_extra_file_is_found(
+    dataset: Path, search: Search, shift: int
+) -> None:
+    copy = (-3.5 * prepared(dataset) + 40).astype("<f8" if shift % 2 else "<f4").tobytes()
+    room = bytearray(np.random.default_rng(3).bytes(3 << 20))
+    # Its middle lies where the file is cut to be read.
+    start = (2 << 20) - len(copy) // 2 + shift
+    room[start : start + len(copy)] = copy
+    tracemalloc.start()
+    try:
+        found = search.other_bytes(np.frombuffer(bytes(room) * 8, np.uint8), "", "large")
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20  # the file is one copy of it
+    finally:
+        tracemalloc.stop()
+    assert verdict(found) == "block"
+    assert verdict(search.other_bytes(np.frombuffer(room[: 1 << 20], np.uint8), "", "x")) == "pass"
 
 
 def test_an_unreadable_sample_is_said(dataset: Path, tmp_path: Path) -> None:
