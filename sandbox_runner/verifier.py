@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import struct
 import subprocess
@@ -23,8 +22,6 @@ from sandbox_runner.sealed_split import DataFault
 
 _ORDER: Final = struct.Struct("<IQI")
 DIGEST: Final = 32
-#: Orders that may wait: those of 25,000 files, so that who gives them does not wait for digests.
-_WAITING_BYTES: Final = 1 << 20
 
 _PROGRAM: Final = """
 import hashlib, os, struct, sys
@@ -68,9 +65,6 @@ class Verifier:
             stderr=subprocess.DEVNULL,
             env={},
         )
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a kernel may allow less; then they wait for each other
-            fcntl.fcntl(self._process.stdin.fileno(), fcntl.F_SETPIPE_SZ, _WAITING_BYTES)
 
     def check(self, path: Path, offset: int, sizes: Sequence[int], digests: bytes) -> None:
         """Have pieces of a file looked at that lie one after another from ``offset`` on."""
