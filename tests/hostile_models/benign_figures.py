@@ -42,8 +42,8 @@ ORDINARY = frozenset(
 #: Every rule that can flag a network which was honestly trained, with what it needs to be asked.
 RULES = (
     "tensors.dead", "tensors.dead-parts", "tensors.parts-unasked", "tensors.counters",
-    "tensors.nonfinite", "tensors.budget", "metrics.budget", "samples.stored", "samples.rows",
-    "samples.likeness", "payload.file", "payload.text", "payload.low-bits", "payload.steps",
+    "tensors.nonfinite", "tensors.budget", "tensors.room", "metrics.budget", "samples.stored",
+    "samples.rows", "samples.likeness", "samples.anywhere", "samples.smooth", "payload.file", "payload.text", "payload.low-bits", "payload.steps",
     "payload.exponents", "payload.even", "payload.repeated", "payload.few-values",
     "payload.whole-numbers", "network.fault", "evaluation.unsteady", "membership.auc",
     "membership.rate", "membership.unsteady", "memorisation.generated", "memorisation.settled",
@@ -77,8 +77,10 @@ def row_of(name: str, seed: int, home: Path, seconds: float) -> dict[str, Any]:
     figures = {
         found.rule: {k: v for k, v in found.evidence.items() if isinstance(v, int | float | str)}
         for found in report.findings
-        if found.rule.startswith(("membership.", "memorisation.", "payload.", "tensors.dead"))
-        or found.rule in ("samples.rows", "samples.likeness", "network.fault")
+        if found.rule.startswith(
+            ("membership.", "memorisation.", "payload.", "tensors.dead", "samples.")
+        )
+        or found.rule in ("tensors.room", "network.fault")
     }
     return {
         "name": name,
