@@ -43,11 +43,12 @@ ORDINARY = frozenset(
 RULES = (
     "tensors.dead", "tensors.dead-parts", "tensors.parts-unasked", "tensors.counters",
     "tensors.nonfinite", "tensors.budget", "tensors.room", "metrics.budget", "samples.stored",
-    "samples.rows", "samples.likeness", "samples.anywhere", "samples.smooth", "payload.file", "payload.text", "payload.low-bits", "payload.steps",
-    "payload.exponents", "payload.even", "payload.repeated", "payload.few-values",
-    "payload.whole-numbers", "network.fault", "evaluation.unsteady", "membership.auc",
-    "membership.rate", "membership.unsteady", "memorisation.generated", "memorisation.settled",
-    "memorisation.inverted", "memorisation.instances", "memorisation.transpose",
+    "samples.rows", "samples.likeness", "samples.anywhere", "samples.smooth", "payload.file",
+    "payload.text", "payload.low-bits", "payload.steps", "payload.exponents", "payload.even",
+    "payload.repeated", "payload.few-values", "payload.whole-numbers", "network.fault",
+    "evaluation.unsteady", "membership.auc", "membership.rate", "membership.unsteady",
+    "memorisation.generated", "memorisation.settled", "memorisation.inverted",
+    "memorisation.instances", "memorisation.transpose",
 )  # fmt: skip
 MIXED = 7
 #: Checks that are not run on every network leave a finding wherever they are.
