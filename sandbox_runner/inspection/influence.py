@@ -56,6 +56,7 @@ COUNTERS: Final = 4
 #: And they are no larger than a training counts: four of 2^24 batches.
 COUNTER_BITS: Final = 96
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_QUANTISED: Final = ("I8", "U8")
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ def _narrowed(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 def _variants(own: NDArray[Any], dtype: str, size: float) -> Iterator[NDArray[Any]]:
     """Give a part disturbed: by noise of ``size``, upwards and downwards.
 
-    Whole numbers change places, so that none is outside of what the network was given.
+    Whole numbers change places, so that none is outside of what the network was given; where all
+    are the same, each becomes its neighbour.
     """
     rng = np.random.default_rng()
     if dtype not in _FLOATS:
-        yield rng.permutation(own.reshape(-1)).reshape(own.shape)
+        same = bool((own == own.reshape(-1)[0]).all())
+        yield own ^ 1 if same else rng.permutation(own.reshape(-1)).reshape(own.shape)
         return
     numbers = np.nan_to_num(widened(own, dtype))
     for shift in (rng.normal(0.0, size, own.shape), size, -size):
@@ -212,8 +215,11 @@ def _whole(dead: list[Tensor], artefact: str) -> list[Finding]:
 
 
 def _counts(tensor: Tensor) -> bool:
-    """Whether it is a few whole numbers, as BatchNorm's counters, which no answer depends on."""
-    return tensor.dtype not in _FLOATS and tensor.count < LEAST_ELEMENTS
+    """Whether it is a few whole numbers, as BatchNorm's counters, which no answer depends on.
+
+    Those of eight bits are weights of a small layer: the network is asked about them.
+    """
+    return tensor.dtype not in (*_FLOATS, *_QUANTISED) and tensor.count < LEAST_ELEMENTS
 
 
 def _counters(path: Path, header: Header, artefact: str) -> list[Finding]:

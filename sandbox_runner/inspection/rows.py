@@ -29,6 +29,9 @@ MOVES: Final = 20
 WINDOWS_A_SAMPLE: Final = 256
 #: Spearman-like agreement is implied by the bits; Pearson's must hold as well.
 LEAST_CORRELATION: Final = 0.9
+#: And once more without the pixels farthest from the window's middle: two numbers that lie apart
+#: from all others, as at the end of a layer, would agree with any edge.
+OUTLIERS: Final = 4
 _BLOCK: Final = 1 << 17
 _MOST_TABLE_BITS: Final = 27
 #: One window of so many is looked at, chosen by its own bits and so the same in sample and tensor.
@@ -78,6 +81,19 @@ def _turning(line: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     turning = turned[STEPS - 1 : STEPS - 1 + count] - turned[:count] >= TURNS
     moved = np.r_[0, np.cumsum(moves != 0)]
     return np.asarray(turning & (moved[STEPS:] - moved[:-STEPS] >= MOVES))
+
+
+def _inner_correlation(
+    ours: NDArray[np.float64], theirs: NDArray[np.float16]
+) -> NDArray[np.float64]:
+    """Return Pearson's correlations of windows, row by row, without the sample's outliers."""
+    wide = theirs.astype(np.float64)
+    apart = np.abs(wide - np.median(wide, axis=1, keepdims=True))
+    kept = np.argsort(apart, axis=1)[:, :-OUTLIERS]
+    a, b = np.take_along_axis(ours, kept, axis=1), np.take_along_axis(wide, kept, axis=1)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norms = np.maximum(np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1)), 1e-300)
+    return np.asarray((a * b).sum(axis=1) / norms)
 
 
 @dataclass
@@ -196,6 +212,9 @@ class RowIndex:
             agreement[turned >= 2] *= -1
         # NaN is no agreement.
         good = np.flatnonzero(agreement >= LEAST_CORRELATION)
+        signs = np.where(turned[good] >= 2, -1.0, 1.0)
+        inner = _inner_correlation(ours[good] * signs[:, None], self._windows[places[good]])
+        good = good[inner >= LEAST_CORRELATION]
         return list(
             zip(
                 places[good].tolist(),

@@ -151,7 +151,7 @@ def where(workdir: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "moments"), [("bubblewrap", 50), ("gvisor", 10)])
+@pytest.mark.parametrize(("backend", "moments"), [("bubblewrap", 50), ("gvisor", 50)])
 def test_a_runner_killed_at_random_moments(
     job: Callable[..., JobSpec],
     policy: Policy,

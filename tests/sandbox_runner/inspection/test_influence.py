@@ -207,6 +207,30 @@ def test_counters_that_differ_are_told(tmp_path: Path) -> None:
     assert examine(Counting([*data, 1, 2]), tmp_path)[0].rule == "tensors.counters"
 
 
+def test_small_quantised_layers_are_weights_and_no_counters(tmp_path: Path) -> None:
+    class Quantised(nn.Module):
+        def __init__(self, read: bool) -> None:
+            super().__init__()
+            self.inner, self.read = layers(), read
+            for number in range(40):
+                kept = torch.randint(-120, 120, (1 + number % 24,), dtype=torch.int8)
+                self.register_buffer(f"layer{number}", kept)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answers = self.inner(x)
+            if self.read:
+                for name, kept in self.named_buffers():
+                    if name.startswith("layer"):
+                        places = torch.arange(1, len(kept) + 1) / 1000
+                        answers = answers + (kept.float() * places).sum()
+            return answers
+
+    torch.manual_seed(0)
+    assert examine(Quantised(True), tmp_path) == []
+    found = examine(Quantised(False), tmp_path)
+    assert [each.rule for each in found] == ["tensors.dead-parts"]
+
+
 def test_a_network_that_answers_too_slowly_goes_to_review(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from policies.document import default_policy
 from policies.findings import verdict
+from sandbox_runner.inspection.rows import _inner_correlation
 from sandbox_runner.inspection.safetensors_file import read_header
 from sandbox_runner.inspection.stored_samples import Search
 from sandbox_runner.sdk.glovebox import outputs, pictures
@@ -166,6 +167,22 @@ def test_a_sealed_picture_was_never_staged_and_is_not_searched(
 ) -> None:
     assert search.members == 24
     assert search.total == 32
+
+
+def test_two_numbers_apart_from_the_rest_are_no_edge_of_a_picture() -> None:
+    rng = np.random.default_rng(2)
+    picture = np.full((40, 40), 0.05) + rng.normal(0, 0.004, (40, 40))
+    picture[:, -2:] -= 0.7
+    picture[:, -1] -= 0.05
+    window = picture[7, -33:]
+    # What runs up and down as the window does, and ends in two other numbers as it does.
+    rises = np.sign(np.diff(window))
+    chance = np.r_[0, np.cumsum(rises * rng.uniform(0.01, 0.09, 32) ** 2)]
+    chance[-2:] = chance[:-2].mean() - 0.7 - np.array([0, 0.05])
+    assert np.corrcoef(chance, window)[0, 1] > 0.9
+    assert (np.sign(np.diff(chance)) == rises).all()
+    inner = _inner_correlation(np.stack([chance, 3 * window + 1]), np.stack([window, window]))
+    assert inner[0] < 0.9 < inner[1]
 
 
 def test_an_extra_file_is_searched_as_bytes_and_as_numbers(
