@@ -153,6 +153,8 @@ class RowIndex:
             self._keys = np.zeros(0, np.uint32)
             self._places = self._owners = np.zeros(0, np.int64)
             self._windows = np.zeros((0, STEPS + 1), np.float16)
+        #: Of each window, the number after the last one with the same bits.
+        self._after = np.searchsorted(self._keys, self._keys, side="right")
         self.keys, self.owners, self.windows, self.places = [], [], [], []
         bits = min(_MOST_TABLE_BITS, max(16, (16 * len(self._keys)).bit_length()))
         self._down = np.uint32(32 - bits)
@@ -177,16 +179,15 @@ class RowIndex:
             keys = signatures(part)
             chosen = np.flatnonzero(_anchored(keys))
             maybe = chosen[self._table[self._slots(keys[chosen])]]
-            first = np.searchsorted(self._keys, keys[maybe])
-            last = np.searchsorted(self._keys, keys[maybe], side="right")
-            maybe, first, last = maybe[last > first], first[last > first], last[last > first]
+            first = np.minimum(np.searchsorted(self._keys, keys[maybe]), len(self._keys) - 1)
+            last = np.where(self._keys[first] == keys[maybe], self._after[first], first)
             # Several windows may have the same bits; more than a few are a pattern, not a picture.
             for also in range(_SAME_BITS):
+                more = last - first > also
+                maybe, first, last = maybe[more], first[more], last[more]
                 for group in range(0, len(maybe), _TOGETHER):
-                    offsets = maybe[group : group + _TOGETHER]
-                    places = first[group : group + _TOGETHER] + also
-                    kept = places < last[group : group + _TOGETHER]
-                    found += self._agreeing(part, offsets[kept], places[kept], block + start)
+                    some = slice(group, group + _TOGETHER)
+                    found += self._agreeing(part, maybe[some], first[some] + also, block + start)
         return found
 
     def _slots(self, keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -212,6 +213,8 @@ class RowIndex:
             agreement[turned >= 2] *= -1
         # NaN is no agreement.
         good = np.flatnonzero(agreement >= LEAST_CORRELATION)
+        if not len(good):
+            return []
         signs = np.where(turned[good] >= 2, -1.0, 1.0)
         inner = _inner_correlation(ours[good] * signs[:, None], self._windows[places[good]])
         good = good[inner >= LEAST_CORRELATION]
