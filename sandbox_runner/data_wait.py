@@ -40,8 +40,9 @@ class DataWait:
             with contextlib.suppress(OSError):
                 for thread in Path(f"/proc/{process}/task").iterdir():
                     left -= 1
-                    # The name before it is the program's own, and may hold anything but its end.
-                    if (thread / "stat").read_text().rpartition(")")[2].split()[0] == "D":
+                    # The name before it is the program's own, and may hold anything but its end:
+                    # brackets, and bytes that are no text.
+                    if (thread / "stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"D"]:
                         return True
                     if not left:
                         return False

@@ -55,6 +55,27 @@ def test_a_process_in_an_uninterruptible_wait_does() -> None:
         process.wait()
 
 
+NAMED = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.prctl(15, b"\\xff) D \\xfe\\x80", 0, 0, 0)
+print("ready", flush=True)
+libc.usleep(60_000_000)
+"""
+
+
+def test_a_name_that_is_no_text_stops_nobody_from_looking() -> None:
+    process = subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        watch = DataWait(lambda: [process.pid])
+        watch.look()
+        assert watch.share == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_what_has_gone_and_what_has_many_threads_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
