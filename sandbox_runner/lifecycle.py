@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -27,6 +27,7 @@ from sandbox_runner.backends import BACKENDS, Backend, choose
 from sandbox_runner.backends.choice import backend
 from sandbox_runner.collect import collect as take_out
 from sandbox_runner.image import ROOM
+from sandbox_runner.place import WAIT_SECONDS, lock
 from sandbox_runner.regular_files import copy_tree, shown
 from sandbox_runner.spec import (
     Artefact,
@@ -85,7 +86,7 @@ def run_job(
     ``workdir`` belongs to this job alone and keeps its log and its outcome. Raises
     :class:`Conflict` while another runner works on it.
     """
-    with _alone(workdir):
+    with _alone(workdir, wait=WAIT_SECONDS):
         done = read_outcome(workdir)
         if done is not None:
             # The runner before us may have been killed while it cleared.
@@ -452,16 +453,12 @@ def _clear(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(workdir: Path) -> Iterator[None]:
+def _alone(workdir: Path, wait: float = 0.0) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(workdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                "Another runner works on this job already.", code="sandbox.busy"
-            ) from None
+        if not lock(descriptor, time.monotonic() + wait):
+            raise Conflict("Another runner works on this job already.", code="sandbox.busy")
         yield
     finally:
         os.close(descriptor)

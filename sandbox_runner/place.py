@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from typing import Final
 
 from policies.errors import CannotRun, Conflict, Invalid
 
+#: Who sweeps holds the lock of a dead runner for a moment, and so does a child that a killed runner
+#: had just born, until it runs its own program. A living runner holds it longer than this.
+WAIT_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 0.02
 #: Outer users of sandboxes, one a sandbox: beyond people, services and the usual container ranges.
 FIRST_UID: Final = 1_900_000_000
 UIDS: Final = 100_000_000
@@ -58,25 +63,40 @@ def check_id(identifier: str) -> None:
         )
 
 
+def lock(descriptor: int, until: float) -> bool:
+    """Take the lock of an open file or directory; False where somebody holds it beyond ``until``.
+
+    ``until`` is a time of ``time.monotonic()``; the lock is tried once at least.
+    """
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOOK_SECONDS)
+        else:
+            return True
+
+
 class Claim:
     """The right to run one sandbox of this name on this machine, until released."""
 
-    def __init__(self, identifier: str) -> None:
-        """Raise :class:`Conflict` when another runner holds the name."""
+    def __init__(self, identifier: str, *, wait: float = 0.0) -> None:
+        """Raise :class:`Conflict` when another runner holds the name for longer than ``wait``."""
         check_id(identifier)
+        until = time.monotonic() + wait
         self.path = directory() / f"{identifier}.lock"
         self._descriptor: int | None = None
         while self._descriptor is None:
             descriptor = os.open(
                 self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock(descriptor, until):
                 os.close(descriptor)
                 raise Conflict(
                     "The sandbox {name} is running already.", code="sandbox.busy", name=identifier
-                ) from None
+                )
             # The holder before us may have removed the file between our open and our lock.
             try:
                 same = os.fstat(descriptor).st_ino == self.path.lstat().st_ino

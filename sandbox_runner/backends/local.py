@@ -27,7 +27,7 @@ from sandbox_runner import image as images
 from sandbox_runner.backends import cgroups, gpus, trial
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.lending import Loan
-from sandbox_runner.place import Claim, orphans, outer_uid
+from sandbox_runner.place import WAIT_SECONDS, Claim, orphans, outer_uid
 from sandbox_runner.running import Channels, Handle, Running
 from sandbox_runner.spec import Mount, SandboxResult, SandboxSpec
 
@@ -198,7 +198,7 @@ class LocalBackend(abc.ABC):
             )
         check_mounts(spec)
         image = images.find(spec.image)
-        claim = Claim(spec.id)
+        claim = Claim(spec.id, wait=WAIT_SECONDS)
         group = cgroups.Group(spec.id, self._hierarchy)
         uid = outer_uid(spec.id) if self._root else None
         loan = Loan([mount.source for mount in spec.mounts if mount.writable], uid)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from policies.errors import GloveboxError
 from sandbox_runner.backends.cgroups import Group, Hierarchy
 from sandbox_runner.backends.interface import Line
-from sandbox_runner.place import UIDS, Claim, outer_uid
+from sandbox_runner.place import UIDS, WAIT_SECONDS, Claim, outer_uid
 from sandbox_runner.spec import GiB, KiB, Limits, MiB, SandboxResult, SandboxSpec
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _advice() -> str:
 def _controllers(hierarchy: Hierarchy) -> frozenset[str]:
     """Return what the kernel takes limits for from us."""
     # Claimed, or a sweep of another process would take it for an orphan's.
-    claim = Claim(f"doctor-{os.getpid()}-{secrets.token_hex(4)}")
+    claim = Claim(f"doctor-{os.getpid()}-{secrets.token_hex(4)}", wait=WAIT_SECONDS)
     group = Group(claim.path.stem, hierarchy)
     try:
         return group.create(LIMITS)

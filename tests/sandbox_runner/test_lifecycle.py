@@ -155,7 +155,10 @@ def test_a_gpu_that_is_not_there_refuses(job: Job, policy: Policy, tmp_path: Pat
     assert (outcome.state, outcome.reason) == ("refused", "resources")
 
 
-def test_two_runners_do_not_run_one_job(job: Job, policy: Policy, tmp_path: Path) -> None:
+def test_two_runners_do_not_run_one_job(
+    job: Job, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "WAIT_SECONDS", 0.2)
     spec = job("import time; time.sleep(60)")
     cancel = threading.Event()
     first = threading.Thread(
@@ -170,6 +173,27 @@ def test_two_runners_do_not_run_one_job(job: Job, policy: Policy, tmp_path: Path
     finally:
         cancel.set()
         first.join()
+
+
+@pytest.mark.parametrize("what", ["the sandbox", "the folder"])
+def test_a_job_waits_for_who_sweeps_after_its_dead_runner(
+    job: Job, policy: Policy, tmp_path: Path, what: str
+) -> None:
+    """Another process's sweep holds both for as long as it removes what the dead one left."""
+    spec = job(TRAIN)
+    (tmp_path / "work").mkdir(mode=0o700)
+    with contextlib.ExitStack() as held:
+        if what == "the sandbox":
+            held.callback(Claim(spec.id).release)
+        else:
+            held.enter_context(lifecycle._alone(tmp_path / "work"))
+        swept = threading.Timer(1, held.pop_all().close)
+        swept.start()
+
+        outcome = run_job(spec, policy, tmp_path / "work")
+
+    swept.join()
+    assert outcome.state == "finished"
 
 
 def test_a_collection_that_was_killed_goes_on_without_training_again(
