@@ -42,6 +42,8 @@ FEATURE_BYTES: Final = 64 * MiB
 SIDES: Final = 16
 SIDE: Final = 2**48
 _CHUNK: Final = 1 << 16
+#: poll() counts in milliseconds that must fit into an int.
+LOOK_SECONDS: Final = 60.0
 
 #: What the oracle's sandbox may use by default.
 LIMITS: Final = Limits(
@@ -278,24 +280,31 @@ class Oracle:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise OracleFault("timeout")
-            readable, writable, _ = select.select(
-                [source] if len(received) < count else [], [sink] if waiting else [], [], left
-            )
-            if writable:
-                try:
-                    written = os.write(sink, waiting[0][:_CHUNK])
-                except BlockingIOError:
-                    written = 0
-                except OSError as error:
-                    raise OracleFault("ended") from error
-                waiting[0] = waiting[0][written:]
-                if not len(waiting[0]):
-                    waiting.pop(0)
-            if readable:
-                data = os.read(source, min(_CHUNK, count - len(received)))
-                if not data:
-                    raise OracleFault("ended")
-                received += data
+            # Not select(), which takes no descriptor above 1023.
+            ready = select.poll()
+            if len(received) < count:
+                ready.register(source, select.POLLIN)
+            if waiting:
+                ready.register(sink, select.POLLOUT)
+            for descriptor, _ in ready.poll(1000 * min(left, LOOK_SECONDS)):
+                if descriptor == sink:
+                    try:
+                        written = os.write(sink, waiting[0][:_CHUNK])
+                    except BlockingIOError:
+                        written = 0
+                    except OSError as error:
+                        raise OracleFault("ended") from error
+                    waiting[0] = waiting[0][written:]
+                    if not len(waiting[0]):
+                        waiting.pop(0)
+                else:
+                    try:
+                        data = os.read(source, min(_CHUNK, count - len(received)))
+                    except BlockingIOError:
+                        continue  # without root it may read its own words
+                    if not data:
+                        raise OracleFault("ended")
+                    received += data
         return bytes(received)
 
 

@@ -133,6 +133,14 @@ class _Log:
             self._file.close()
 
 
+def _read(descriptor: int) -> bytes | None:
+    """Return what is in a pipe that does not wait: b"" at its end, None for nothing yet."""
+    try:
+        return os.read(descriptor, READ)
+    except BlockingIOError:
+        return None
+
+
 class Running:
     """A sandbox that has started. ``stdin`` and ``stdout`` exist if pipes were asked for."""
 
@@ -233,9 +241,9 @@ class Running:
                     elif key.fd == channels.control.fileno():
                         self._last_word(self._hear())
                         return
-                    elif data := os.read(key.fd, READ):
+                    elif data := _read(key.fd):
                         sinks[key.fd](data)
-                    else:
+                    elif data is not None:
                         selector.unregister(key.fd)
                 now = time.monotonic()
                 if now >= deadline and kill_at is None:
@@ -311,10 +319,7 @@ class Running:
             while time.monotonic() < until:
                 if not ready.poll(500):
                     break
-                try:
-                    data = os.read(descriptor, READ)
-                except BlockingIOError:
-                    break
+                data = _read(descriptor)
                 if not data:
                     break
                 sink(data)

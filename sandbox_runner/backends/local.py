@@ -365,6 +365,10 @@ def _put_away(loan: Loan, lent: gpus.Lent | None) -> None:
 
 def _pipe(ours: Descriptors, theirs: Descriptors) -> tuple[int, int]:
     read, write = os.pipe2(os.O_CLOEXEC)
+    # Without root the sandbox is of our user and may open a pipe of its own for reading, too: what
+    # it takes between our look and our read must not leave us waiting, for whoever waits here
+    # keeps no time. The other end is a description of its own and waits as ever.
+    os.set_blocking(read, False)
     return ours.own(read), theirs.own(write)
 
 

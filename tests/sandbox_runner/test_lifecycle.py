@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import selectors
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -19,11 +21,11 @@ import pytest
 
 from policies.document import Policy
 from policies.errors import Conflict
-from sandbox_runner import lifecycle
+from sandbox_runner import lifecycle, running
 from sandbox_runner.backends import Backend
 from sandbox_runner.lifecycle import OUTCOME, RAW, TRAINED, run_job, sweep
 from sandbox_runner.place import Claim, outer_uid
-from sandbox_runner.spec import JobSpec, Outcome, SandboxSpec
+from sandbox_runner.spec import JobSpec, Limits, Outcome, SandboxSpec
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bubblewrap")]
 
@@ -313,6 +315,35 @@ def test_a_job_whose_supervisor_is_killed_is_stopped_and_leaves_nothing(
     assert [(each.state, each.reason) for each in outcomes] == [("stopped", "node-lost")]
     assert not _processes_with(spec.id)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
+
+
+class _Hasty(selectors.DefaultSelector):
+    """Says of every pipe that there is something to read, as if somebody took it in between."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout)
+        pipes = [key for key in self.get_map().values() if stat.S_ISFIFO(os.fstat(key.fd).st_mode)]
+        known = {key.fd for key, _ in ready}
+        return [*ready, *((key, selectors.EVENT_READ) for key in pipes if key.fd not in known)]
+
+
+def test_who_takes_its_own_words_back_still_ends_in_time(
+    bubblewrap: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without root a program can read from its own pipes, and be faster than the runner."""
+    monkeypatch.setattr(running.selectors, "DefaultSelector", _Hasty)
+    spec = SandboxSpec(
+        id=f"back-{uuid.uuid4().hex[:12]}",
+        argv=("python", "-I", "-S", "-c", "import time; time.sleep(30)"),
+        limits=Limits(wall_seconds=1, grace_seconds=1),
+        log=tmp_path / "log",
+    )
+    began = time.monotonic()
+
+    result = bubblewrap.run(spec)
+
+    assert (result.state, result.reason) == ("stopped", "timeout")
+    assert time.monotonic() - began < 15
 
 
 def test_a_start_that_fails_half_way_leaves_nothing(bubblewrap: Backend, tmp_path: Path) -> None:

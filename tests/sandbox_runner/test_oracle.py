@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,21 @@ def test_a_network_that_misbehaves_is_a_fault_with_a_word_of_ours(
         oracle.predict(BATCH)
     assert caught.value.reason == reason
     assert "patient" not in str(caught.value)
+
+
+def test_it_answers_a_runner_with_many_descriptors(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (resource.RLIM_INFINITY,) and hard < 2048:
+        pytest.skip("this process may not open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with open_oracle(tmp_path / "code", HONEST) as oracle:
+            assert oracle.predict(BATCH).shape == (2, 2)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_prints_do_not_reach_the_conversation(tmp_path: Path) -> None:
