@@ -188,13 +188,15 @@ class Group:
         if self.hierarchy.version2 is not None:
             _write(self.hierarchy.version2 / self.name / "cgroup.kill", "1")
         for process in self.processes():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
+            # 0 stands for one of another process namespace, and would be our own group to kill().
+            if process > 0:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
 
     def remove(self, seconds: float = 5) -> bool:
         """Kill what is left and remove the groups; False if something would not die in time."""
         until = time.monotonic() + seconds
-        while any(self.processes()):
+        while next(self.processes(), None) is not None:
             self.kill()
             if time.monotonic() > until:
                 return False

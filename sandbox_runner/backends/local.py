@@ -7,6 +7,7 @@ and so every limit and every ending, is the same for all of them.
 from __future__ import annotations
 
 import abc
+import array
 import contextlib
 import functools
 import json
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from policies.errors import CannotRun, Invalid
+from policies.errors import CannotRun, Conflict, Invalid
 from sandbox_runner import image as images
 from sandbox_runner.backends import cgroups, gpus, trial
 from sandbox_runner.backends.interface import Line
@@ -202,14 +203,24 @@ class LocalBackend(abc.ABC):
         group = cgroups.Group(spec.id, self._hierarchy)
         uid = outer_uid(spec.id) if self._root else None
         loan = Loan([mount.source for mount in spec.mounts if mount.writable], uid)
-        lent: gpus.Lent | None = None
-        try:
+        with contextlib.ExitStack() as undo:
+            # The last first. Whatever of it fails, the name must be free for the next attempt.
+            undo.callback(claim.release)
+            lent: gpus.Lent | None = None
             if spec.limits.gpus:
                 lent = gpus.lend(spec.limits.gpus)
+                undo.callback(lent.release)
                 image = gpus.dress(image, lent)
             # Whatever a dead runner left under this name: a living one would hold the claim.
-            group.remove()
+            if not group.remove():
+                raise Conflict(
+                    "A process of the last sandbox named {name} does not end.",
+                    code="sandbox.busy",
+                    name=spec.id,
+                )
             limits = spec.limits
+            undo.callback(loan.take_back)
+            undo.callback(group.remove)
             group.create(
                 replace(
                     limits,
@@ -219,12 +230,9 @@ class LocalBackend(abc.ABC):
             )
             loan.give()
             clean = functools.partial(_put_away, loan, lent)
-            return self._launch(spec, image, group, claim, clean, uid, piped=piped)
-        except BaseException:
-            group.remove()
-            _put_away(loan, lent)
-            claim.release()
-            raise
+            running = self._launch(spec, image, group, claim, clean, uid, piped=piped)
+            undo.pop_all()
+        return running
 
     def _launch(
         self,
@@ -376,7 +384,7 @@ def _first_words(control: socket.socket) -> tuple[int, dict[str, int]]:
     """Return the sandbox's process id and the descriptors that came with it, by name."""
     control.settimeout(PREPARE_SECONDS)
     try:
-        message, descriptors, _, _ = socket.recv_fds(control, 4096, 4)
+        message, descriptors = _receive(control)
     except TimeoutError:
         message, descriptors = b"", []
     words = json.loads(message) if message else {}
@@ -389,6 +397,18 @@ def _first_words(control: socket.socket) -> tuple[int, dict[str, int]]:
         )
     control.settimeout(None)
     return int(words["started"]), dict(zip(words["doors"], descriptors, strict=True))
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a message and its descriptors, which no program that we start inherits."""
+    # Not recv_fds(), which forgets the flags that it is given.
+    room = socket.CMSG_LEN(4 * 4)
+    message, handed, _, _ = control.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, data in handed:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors)
 
 
 def _memory_watch(group: cgroups.Group, pid: int) -> Callable[[], int] | None:

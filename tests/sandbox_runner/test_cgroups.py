@@ -78,6 +78,31 @@ def test_counters_of_version_2_are_read(version2: cgroups.Hierarchy) -> None:
     assert group.peak_memory_bytes() == 4096
 
 
+KILLS = """
+import sys
+from pathlib import Path
+from sandbox_runner.backends import cgroups
+group = cgroups.Group("one", cgroups.find(Path(sys.argv[1])))
+print(group.remove(0.1))
+"""
+
+
+def test_a_process_that_cannot_be_seen_from_here_ends_nobody_else(
+    version2: cgroups.Hierarchy, tmp_path: Path
+) -> None:
+    """The kernel writes 0 for a process of another namespace, and kill(0) is our own group."""
+    group = cgroups.Group("one", version2)
+    group.create(Limits())
+    (group.paths[0] / "cgroup.procs").write_text(f"0\n{2**22 + 1}\n", encoding="ascii")
+
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path / "mounts")],
+        capture_output=True, text=True, check=False, cwd=PROJECT, start_new_session=True,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
 def test_a_mount_that_may_not_be_written_is_no_home(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"cgroup2 {tmp_path / 'nowhere'} cgroup2 rw 0 0\n", encoding="ascii")

@@ -22,10 +22,10 @@ import pytest
 from policies.document import Policy
 from policies.errors import Conflict
 from sandbox_runner import lifecycle, running
-from sandbox_runner.backends import Backend
+from sandbox_runner.backends import Backend, cgroups
 from sandbox_runner.lifecycle import OUTCOME, RAW, TRAINED, run_job, sweep
 from sandbox_runner.place import Claim, outer_uid
-from sandbox_runner.spec import JobSpec, Limits, Outcome, SandboxSpec
+from sandbox_runner.spec import JobSpec, Limits, Mount, Outcome, SandboxSpec
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.usefixtures("bubblewrap")]
 
@@ -363,3 +363,86 @@ def test_a_start_that_fails_half_way_leaves_nothing(bubblewrap: Backend, tmp_pat
     assert not _processes_with(spec.id)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
     Claim(spec.id).release()
+
+
+def test_a_directory_to_lend_that_is_not_there_keeps_no_name(
+    bubblewrap: Backend, tmp_path: Path
+) -> None:
+    spec = SandboxSpec(
+        id=f"lend-{uuid.uuid4().hex[:12]}",
+        argv=("python", "-c", ""),
+        mounts=(Mount(tmp_path / "gone", "/lent", writable=True),),
+    )
+
+    with pytest.raises(FileNotFoundError):
+        bubblewrap.run(spec)
+
+    Claim(spec.id).release()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
+
+@pytest.mark.skipif(
+    not os.access(FREEZER / "cgroup.procs", os.W_OK), reason="freezes a process (cgroup version 1)"
+)
+def test_beside_a_process_that_does_not_end_nothing_starts(
+    bubblewrap: Backend, tmp_path: Path
+) -> None:
+    """It would be in the new sandbox's control groups, and may hold what the last one read."""
+    spec = SandboxSpec(
+        id=f"cold-{uuid.uuid4().hex[:12]}", argv=("python", "-c", ""), log=tmp_path / "log"
+    )
+    freezer = FREEZER / spec.id
+    freezer.mkdir()
+    process = subprocess.Popen(["sleep", "60"])
+    group = cgroups.Group(spec.id, cgroups.find())
+    try:
+        group.create(spec.limits)
+        for entrance in (*group.entrances(), freezer / "cgroup.procs"):
+            Path(entrance).write_text(str(process.pid), encoding="ascii")
+        (freezer / "freezer.state").write_text("FROZEN", encoding="ascii")
+
+        with pytest.raises(Conflict) as told:
+            bubblewrap.run(spec)
+        assert told.value.code == "sandbox.busy"
+        assert not spec.log.exists()
+    finally:
+        (freezer / "freezer.state").write_text("THAWED", encoding="ascii")
+        process.kill()
+        process.wait()
+        freezer.rmdir()
+
+    assert bubblewrap.run(spec).state == "finished"
+
+
+def test_no_program_of_ours_inherits_what_came_out_of_a_sandbox(
+    bubblewrap: Backend, tmp_path: Path
+) -> None:
+    spec = SandboxSpec(
+        id=f"doors-{uuid.uuid4().hex[:12]}",
+        argv=("python", "-c", "input()"),
+        output=tmp_path / "output",
+        log=tmp_path / "log",
+    )
+    before = _inherited()
+    sandbox = bubblewrap.start(spec)
+    try:
+        inherited = _inherited() - before
+    finally:
+        sandbox.kill()
+        sandbox.wait(20)
+        sandbox.stdin.close()
+        sandbox.stdout.close()
+
+    assert not inherited
+
+
+def _inherited() -> set[int]:
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(int(each.name)):
+                found.add(int(each.name))
+    return found
