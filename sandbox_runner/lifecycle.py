@@ -28,7 +28,7 @@ from sandbox_runner.backends.choice import backend
 from sandbox_runner.collect import collect as take_out
 from sandbox_runner.image import ROOM
 from sandbox_runner.place import WAIT_SECONDS, lock
-from sandbox_runner.regular_files import copy_tree, shown
+from sandbox_runner.regular_files import LISTED, REST, copy_tree, shown
 from sandbox_runner.spec import (
     Artefact,
     Fault,
@@ -166,6 +166,13 @@ def copy_submission(submission: Path, target: Path, policy: Policy) -> None:
         )
     finally:
         os.close(top)
+    if refused and refused[-1].path == REST:
+        raise Invalid(
+            "The submission holds more than {number} links, devices, hidden files and the like.",
+            field="submission",
+            code="submission.kind",
+            number=LISTED,
+        )
     for each in refused:
         if not Path(each.path).name.startswith(".") and Path(each.path).name != "__pycache__":
             raise Invalid(

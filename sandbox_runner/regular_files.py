@@ -21,6 +21,10 @@ from policies.names import path_fault
 from sandbox_runner.spec import Rejected
 
 DEPTH: Final = 12
+#: Of more than these that are refused it is only said how many they are.
+LISTED: Final = 1000
+#: Stands for the rest of them, in the place of a path.
+REST: Final = "..."
 CHUNK: Final = 1 << 20
 NEITHER_FOLLOW_NOR_WAIT: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -210,35 +214,45 @@ def _copy_tree(
     top: int, into: int, limit: int, entries: int, file_mode: int
 ) -> tuple[Rejected, ...]:
     refused: list[Rejected] = []
+    unlisted = 0
     left = limit
     count = 0
     for found in walk(top, entries=entries):
-        if isinstance(found, Rejected):
-            refused.append(found)
-            if len(refused) >= 1000:
-                break
-            continue
-        count += 1
-        if found.bytes > left or count > entries:
-            why = "larger than what is left of the limit" if found.bytes > left else "too many"
-            refused.append(Rejected(found.path, why))
-            continue
-        try:
-            source = open_plain(top, found.path)
-        except (OSError, NotRegular) as error:
-            why = str(error) if isinstance(error, NotRegular) else "cannot be opened"
-            refused.append(Rejected(found.path, why))
-            continue
-        try:
-            *above, name = PurePosixPath(found.path).parts
-            place = open_below(into, above, make=True)
-            try:
-                written, _ = copy_hashed(source, place, name, left, mode=file_mode)
-            finally:
-                os.close(place)
+        if isinstance(found, Found):
+            count += 1
+            written, why = _copy_found(top, into, found, left, file_mode, too_many=count > entries)
             left -= written
-        except NotRegular as error:
-            refused.append(Rejected(found.path, str(error)))
-        finally:
-            os.close(source)
+            if not why:
+                continue
+            found = Rejected(shown(found.path), why)
+        if len(refused) < LISTED:
+            refused.append(found)
+        else:
+            unlisted += 1
+    if unlisted:
+        refused.append(Rejected(REST, f"and {unlisted} more"))
     return tuple(refused)
+
+
+def _copy_found(
+    top: int, into: int, found: Found, left: int, mode: int, *, too_many: bool
+) -> tuple[int, str]:
+    """Copy one file; return its bytes, and why it was refused where it was."""
+    if found.bytes > left or too_many:
+        return 0, "larger than what is left of the limit" if found.bytes > left else "too many"
+    try:
+        source = open_plain(top, found.path)
+    except (OSError, NotRegular) as error:
+        return 0, str(error) if isinstance(error, NotRegular) else "cannot be opened"
+    try:
+        *above, name = PurePosixPath(found.path).parts
+        place = open_below(into, above, make=True)
+        try:
+            written, _ = copy_hashed(source, place, name, left, mode=mode)
+        finally:
+            os.close(place)
+    except NotRegular as error:
+        return 0, str(error)
+    finally:
+        os.close(source)
+    return written, ""

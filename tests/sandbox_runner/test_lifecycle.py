@@ -317,6 +317,41 @@ def test_a_job_whose_supervisor_is_killed_is_stopped_and_leaves_nothing(
     assert not list(Path("/sys/fs/cgroup").glob(f"*/glovebox/{spec.id}"))
 
 
+@pytest.mark.parametrize(
+    ("name", "length"), [("a{}", 1 << 40), (".a{}", 0)], ids=["too long", "hidden"]
+)
+def test_thousands_of_files_that_are_refused_are_counted_and_not_listed(
+    job: Job, policy: Policy, tmp_path: Path, name: str, length: int
+) -> None:
+    """They cost the job next to nothing, and must cost neither a record nor its artefacts."""
+    leave = f"""
+for number in range(3000):
+    with open(f"/output/{name.format("{number}")}", "wb") as file:
+        file.truncate({length})
+"""
+
+    outcome = run_job(job(leave + TRAIN), policy, tmp_path / "work")
+
+    assert outcome.state == "finished"
+    assert {each.path for each in outcome.artefacts} == {"model.safetensors", "metrics.json"}
+    assert len(outcome.rejected) < 1200
+    assert [each.why for each in outcome.rejected if each.path == "..."] == ["and 2000 more"]
+
+
+def test_a_submission_of_too_much_that_is_not_taken_is_refused(
+    job: Job, policy: Policy, tmp_path: Path
+) -> None:
+    """Else what lies behind the last one that is listed would be left out without a word."""
+    spec = job(TRAIN)
+    for number in range(1500):
+        (spec.submission / f".hidden-{number}").touch()
+
+    outcome = run_job(spec, policy, tmp_path / "work")
+
+    assert (outcome.state, outcome.reason) == ("refused", "manifest")
+    assert "more than 1000" in outcome.detail
+
+
 class _Hasty(selectors.DefaultSelector):
     """Says of every pipe that there is something to read, as if somebody took it in between."""
 
