@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -65,9 +64,8 @@ def missing(name: str) -> tuple[str, ...]:
     )
     if not lacking:
         _held.add(name)
-        partial = note.with_name(f"{note.name}.{os.getpid()}")
-        partial.write_text(key, encoding="ascii")
-        partial.replace(note)
+        # In place: half of it is no key, and under a second name a kill would leave it for good.
+        note.write_text(key, encoding="ascii")
     return lacking
 
 

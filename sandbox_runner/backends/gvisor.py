@@ -99,9 +99,8 @@ class GVisor(LocalBackend):
         platform = next((name for name in PLATFORMS if _works(self._path, name)), None)
         if platform is None:
             return None  # asked again by the next process: it may lie in this one's rights
-        partial = note.with_name(f"{note.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"key": key, "platform": platform}), encoding="ascii")
-        partial.replace(note)
+        # In place: half of it is no JSON, and under a second name a kill would leave it for good.
+        note.write_text(json.dumps({"key": key, "platform": platform}), encoding="ascii")
         return platform
 
     @property

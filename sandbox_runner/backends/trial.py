@@ -10,13 +10,12 @@ import json
 import os
 import re
 import secrets
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from policies.errors import GloveboxError
+from sandbox_runner import scratch
 from sandbox_runner.backends.cgroups import Group, Hierarchy
 from sandbox_runner.backends.interface import Line
 from sandbox_runner.place import UIDS, WAIT_SECONDS, Claim, outer_uid
@@ -114,8 +113,8 @@ class _Tried:
 
 def _try(backend: Backend, program: str, **limits: Any) -> _Tried:
     """Run a program sealed. Raises what the backend raises."""
-    folder = Path(tempfile.mkdtemp(prefix="glovebox-doctor-"))
-    try:
+    # Swept, where we are killed in between.
+    with scratch.folder() as folder:
         identifier = f"doctor-{os.getpid()}-{secrets.token_hex(4)}"
         spec = SandboxSpec(
             id=identifier,
@@ -127,8 +126,6 @@ def _try(backend: Backend, program: str, **limits: Any) -> _Tried:
         result = backend.run(spec)
         said = (folder / "log").read_bytes()
         return _Tried(result, said.decode(errors="replace"), len(said), _survives(identifier))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _survives(identifier: str) -> bool:
@@ -147,6 +144,13 @@ def _survives(identifier: str) -> bool:
             if theirs or word in (process / "cmdline").read_bytes().split(b"\0"):
                 return True
     return False
+
+
+def _why(error: Exception) -> str:
+    """Return why a trial could not be had: this machine may be short of something for a moment."""
+    if isinstance(error, OSError):
+        return f"the trial could not be had: {error.strerror or type(error).__name__}"
+    return str(error)
 
 
 def _probe(backend: Backend) -> tuple[dict[str, Any], str]:
@@ -212,8 +216,8 @@ def _limits(backend: Backend, enforced: frozenset[str]) -> list[Line]:
             stubborn = _try(backend, STUBBORN, cpus=0.5, wall_seconds=wall, grace_seconds=0.2)
             if stubborn.said:
                 break
-    except GloveboxError as error:
-        return [Line("limits", "missing", str(error), _advice())]
+    except (GloveboxError, OSError) as error:
+        return [Line("limits", "missing", _why(error), _advice())]
     ended = hog.result
     made = stubborn.said.partition("\n")[0]
     used = stubborn.result.cpu_seconds / stubborn.result.wall_seconds
@@ -276,8 +280,8 @@ def _gpus(backend: Backend) -> Line:
     name = "GPUs, each for one job alone"
     try:
         tried = _try(backend, GPU, gpus=1, memory_bytes=8 * GiB, processes=64, wall_seconds=30)
-    except GloveboxError as error:
-        return Line(name, "missing", str(error), "", required=False)
+    except (GloveboxError, OSError) as error:
+        return Line(name, "missing", _why(error), "", required=False)
     seen = tried.said.split("\n")[0]
     alone = (tried.result.state, seen) == ("finished", "0 1")
     detail = "one asked for, one seen" if alone else f"the driver inside answers {seen[:40]}"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
 from sandbox_runner.backends import Backend, cgroups, choice, trial
 from sandbox_runner.backends.bubblewrap import Bubblewrap
 from sandbox_runner.backends.interface import Line
+from sandbox_runner.lifecycle import sweep
 
 
 def _lines(backend: Backend) -> dict[str, Line]:
@@ -133,3 +140,78 @@ def test_another_boot_is_another_machine(
     assert tries() == 1
     monkeypatch.setattr(cgroups, "find", lambda: cgroups.Hierarchy({}, None, frozenset()))
     assert tries() == 1, "nor what has other control groups"
+
+
+def test_two_threads_that_find_the_same_note_it_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither takes the other's note away from under it."""
+    write, both = Path.write_text, threading.Barrier(2)
+    monkeypatch.setattr(choice, "directory", lambda: tmp_path)
+
+    def check_together(_: object) -> list[Line]:
+        both.wait(10)
+        return [Line("starts", "held")]
+
+    def write_together(path: Path, text: str, encoding: str) -> int:
+        count = write(path, text, encoding)
+        both.wait(10)
+        return count
+
+    monkeypatch.setattr(Bubblewrap, "check", check_together)
+    monkeypatch.setattr(Path, "write_text", write_together)
+    choice._held.clear()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(choice.missing, ["bubblewrap"] * 2)) == [(), ()]
+    finally:
+        choice._held.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["held-bubblewrap"]
+
+
+class _Short:
+    """A backend on a machine that has no process left to give."""
+
+    name = "bubblewrap"
+
+    def run(self, *_: object) -> NoReturn:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_a_machine_that_is_short_of_something_lacks_a_line() -> None:
+    short = cast(Backend, _Short())
+
+    [limits] = trial._limits(short, frozenset())
+    gpus = trial._gpus(short)
+
+    assert (limits.state, limits.required) == ("missing", True)
+    assert (gpus.state, gpus.required) == ("missing", False)
+    assert os.strerror(errno.EAGAIN) in limits.detail
+
+
+KILLED = """
+import os
+from sandbox_runner.backends import trial
+from sandbox_runner.backends.bubblewrap import Bubblewrap
+trial._try(Bubblewrap(), "import time; time.sleep(60)", wall_seconds=60)
+"""
+
+
+@pytest.mark.sandbox
+def test_a_doctor_that_is_killed_leaves_no_folder(
+    bubblewrap: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    doctor = subprocess.Popen(
+        [sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    until = time.monotonic() + 20
+    while not list(tmp_path.glob("*/log")) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list(tmp_path.glob("*/log"))
+    doctor.kill()
+    doctor.wait()
+
+    sweep(None)
+
+    assert not list(tmp_path.iterdir())
