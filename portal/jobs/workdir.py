@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -66,7 +67,9 @@ def sweep() -> int:
 
 def _make_writable(path: Path) -> None:
     for top, _folders, _files in os.walk(path):
-        Path(top).chmod(0o700)
+        # Who ends a job and who sweeps after it may remove its folders at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            Path(top).chmod(0o700)
 
 
 def _make_readable(tree: Path) -> None:

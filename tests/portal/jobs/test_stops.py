@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from portal import workplace
 from portal.access.models import Grant
-from portal.jobs import actions, engine, queries, steps, storage, tasks
+from portal.jobs import actions, engine, queries, steps, storage, tasks, workdir
 from portal.jobs.line import OCCUPYING
 from portal.jobs.models import Inspection, Job, JobStep, StagedCopy, StagedUse, Tick
 from sandbox_runner.place import outer_uid
@@ -144,6 +144,26 @@ def test_jobs_run_side_by_side_and_never_beyond_the_machine(
     assert most == 2
     assert "cpus" in reasons
     assert set(Job.objects.values_list("state", "reason")) == {("finished", "exit")}
+
+
+def test_two_may_remove_the_folder_of_a_job_at_once(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends a job removes it, and so does a sweep that comes in between."""
+    job = submitted(cast, cast.granted())
+    (workplace.folder(f"job-{job.pk}-run-1") / "raw").mkdir()
+    walk = os.walk
+
+    def walk_as_it_goes(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(top):
+            workplace.remove(f"job-{job.pk}-run-1")
+            yield found
+
+    monkeypatch.setattr(os, "walk", walk_as_it_goes)
+
+    workdir.remove(job)
+
+    assert not list(workplace.root().glob(f"job-{job.pk}-*"))
 
 
 def test_what_a_dead_worker_left_of_an_ended_job_is_swept(cast: Cast) -> None:
