@@ -72,6 +72,7 @@ SIGKILL = 9
 SIGPIPE = 13
 SIGXFSZ = 25
 SIG_DFL = None
+ENOMEM = 12
 PIDFD_SEND_SIGNAL = 424
 
 # Every Linux has this directory, and covering it changes only this process's own view.
@@ -368,7 +369,14 @@ def main(plan_fd: int, control_fd: int) -> int:
         doors = stage_mounts(plan, root)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid = start(plan, root)
-        sleeping = messenger(plan) if plan.get("terminate") else None
+        try:
+            sleeping = messenger(plan) if plan.get("terminate") else None
+        except OSError as error:
+            if error.errno != ENOMEM:
+                raise
+            # On a busy machine the sandbox may have ended already, and nobody is born any more into
+            # a namespace whose first process is gone. Without a messenger "term" ends it at once.
+            sleeping = None
         if root:
             # Ending a program of another user is all that is left to do.
             give_up_rights(plan, {5: NEEDED_APART[5]} if plan.get("apart") else {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_runner import image as images
+from sandbox_runner.backends import local
 from sandbox_runner.backends.choice import backend as backend_of
 from sandbox_runner.backends.choice import missing
 from sandbox_runner.backends.gvisor import bundle
@@ -143,3 +144,22 @@ def test_a_mount_from_a_disk_without_programs_says_so(tmp_path: Path) -> None:
 
     options = next(m["options"] for m in config["mounts"] if m["destination"] == "/data/mini")
     assert "noexec" in options
+
+
+@pytest.mark.sandbox
+def test_a_program_that_ends_before_its_supervisor_looks_has_ended_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A busy machine holds the supervisor up between the two processes that it starts."""
+    if missing("gvisor"):
+        pytest.skip(f"gVisor is not whole here: {', '.join(missing('gvisor'))}")
+    slow, begin = tmp_path / "supervisor.py", "    bell, ring = os.pipe()\n"
+    program = local.SUPERVISOR.read_text(encoding="utf-8")
+    assert begin in program
+    slow.write_text(program.replace(begin, f"{begin}    time.sleep(5)\n"), encoding="utf-8")
+    monkeypatch.setattr(local, "SUPERVISOR", slow)
+    spec = SandboxSpec(id=f"fast-{uuid.uuid4().hex[:12]}", argv=("/bin/sh", "-c", "true"))
+
+    result = backend_of("gvisor").run(spec)
+
+    assert (result.state, result.reason) == ("finished", "exit")
