@@ -22,7 +22,7 @@ from portal.leases import Lease
 from portal.releases import evidence, personal, queries
 from portal.releases.actions import locked, move
 from portal.releases.downloads import bundle_context
-from portal.releases.models import Release, RevocationList
+from portal.releases.models import PersonalCopy, Release, RevocationList
 from portal.tasking import TryAgain
 from portal.workplace import temporary
 
@@ -136,12 +136,16 @@ def _reopen(release: Release, lease: Lease) -> None:
 
 
 def unlisted() -> bool:
-    """Whether a revoked release is missing from the newest signed list."""
+    """Whether a revoked release is missing from the newest signed list.
+
+    By what the list says, not by its time: a revocation may be dated by another machine's clock,
+    or be written while the list is signed.
+    """
+    revoked = Release.objects.filter(state="revoked").values_list("statement_sha256", flat=True)
+    copies = PersonalCopy.objects.filter(release__state="revoked")
     newest = queries.revocation_list()
-    revoked = Release.objects.filter(state="revoked")
-    if newest is not None:
-        revoked = revoked.filter(revoked_at__gt=newest.at)
-    return revoked.exists()
+    listed = {row["sha256"] for row in queries.entries_of(newest)} if newest is not None else set()
+    return not listed.issuperset([*revoked, *copies.values_list("statement_sha256", flat=True)])
 
 
 @transaction.atomic

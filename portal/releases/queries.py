@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
@@ -263,3 +265,10 @@ def history_of(release: Release) -> QuerySet[Release]:
 def revocation_list() -> RevocationList | None:
     """Return the newest signed list of revoked bundles, None while nothing was ever revoked."""
     return RevocationList.objects.order_by("-number").first()
+
+
+def entries_of(signed: RevocationList) -> list[dict[str, str]]:
+    """Return the entries of a list that we signed ourselves."""
+    payload = json.loads(base64.b64decode(json.loads(signed.document)["payload"]))
+    entries: list[dict[str, str]] = payload["revoked"]
+    return entries

@@ -303,6 +303,24 @@ def test_a_revoked_bundle_fails_with_the_list(cast: Cast, tmp_path: Path) -> Non
     assert "Training pictures were found." in verified.lines[-1].message
 
 
+def test_a_revocation_of_a_slower_clock_is_listed_too(cast: Cast) -> None:
+    first = released(cast)
+    actions.revoke(by=cast.steward, release=first, reason="A leak.")
+    tasks.sign_revocations()
+    second = released(cast)
+    actions.revoke(by=cast.steward, release=second, reason="Another leak.")
+    # Another machine's clock, or a transaction that ended after the list was signed.
+    early = timezone.now() - timedelta(minutes=5)
+    Release.objects.filter(pk=second.pk).update(revoked_at=early)
+    tasks.due()
+    tasks.sign_revocations()
+    newest = queries.revocation_list()
+    assert newest is not None
+    named = {row["sha256"] for row in queries.entries_of(newest)}
+    assert {first.statement_sha256, second.statement_sha256} <= named
+    assert not bundling.unlisted()
+
+
 def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch) -> None:
     from policies.errors import CannotRun
     from portal.tasking import NEUTRAL
