@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -70,8 +71,12 @@ def build(release: Release, lease: Lease) -> None:
         with transaction.atomic():
             lease.check()
             row = locked(release)
-            if row.state != "approved" or _changed(row):
+            # Whoever releases of this dataset does it one after the other.
+            ledger.lock(row.job)
+            if not queries.may_be_bundled().filter(pk=row.pk).exists() or _changed(row):
                 raise TryAgain("the release changed while its bundle was made")
+            if _released(evidence.ledger_after(row)) != _released(said["ledger"]["after"]):
+                raise TryAgain("another release left while the bundle was made")
             ledger.charge_release(row.job, bits=evidence.bits_of(row))
             move(
                 row,
@@ -93,6 +98,12 @@ def build(release: Release, lease: Lease) -> None:
     except BaseException:
         blobs.delete(kept.object_name)
         raise
+
+
+def _released(ledger_after: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the ledger that releases alone change; jobs that run change the rest."""
+    running = ("live_bits", "sealed_evaluations")
+    return {name: value for name, value in ledger_after.items() if name not in running}
 
 
 def _changed(release: Release) -> bool:
