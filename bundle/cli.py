@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bundle.destruction import MOST_BYTES, is_certificate, read_destruction
-from bundle.faults import Fault
+from bundle.faults import Fault, inert
 from bundle.keys import load_key_list, periods
 from bundle.verify import verify
 from policies.errors import CannotRun
@@ -78,7 +78,8 @@ def _certificate(data: bytes, keys: Mapping[str, Ed25519PublicKey], *, as_json: 
     print(f"held    The certificate is signed by the key {key}.", file=people)
     print(
         f"{said.dataset}, version {said.version}: {said.what}, {said.count} objects of "
-        f"{said.bytes} bytes. Their keys were destroyed on {said.at}; on {said.certified} neither "
+        f"{said.bytes} bytes. Their keys were destroyed on {inert(said.at)}; on "
+        f"{inert(said.certified)} neither "
         "a key nor an object was left in the portal.",
         file=people,
     )

@@ -32,6 +32,10 @@ ENCODINGS = {
 # case-folding disk or Windows reads as something else.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 _ARTEFACT = re.compile(rf"(?:{_SEGMENT}/){{0,4}}{_SEGMENT}\.(?:safetensors|onnx|json)", re.ASCII)
+# Names that Windows takes for devices, whatever stands behind their first dot.
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+)
 NAME_LENGTH = 200
 MEMBERS = 64
 
@@ -39,10 +43,13 @@ MEMBERS = 64
 def is_artefact_name(name: str) -> bool:
     """Whether a job's artefact may stand in a bundle under this name."""
     reserved = {ours.lower() for ours in OURS}
+    first, *_rest = parts = name.lower().split("/")
     return (
         len(name) <= NAME_LENGTH
         and _ARTEFACT.fullmatch(name) is not None
-        and name.lower() not in reserved
+        # Neither one of our files nor a folder of its name: on a disk it is one or the other.
+        and first not in reserved
+        and not any(part.partition(".")[0] in _DEVICES for part in parts)
     )
 
 

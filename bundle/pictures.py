@@ -67,7 +67,9 @@ def _interval(row: Interval, top: int) -> list[str]:
 def _curve(row: Curve, top: int) -> list[str]:
     low, high = min(row.values), max(row.values)
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        # Beside a number as large as a job may report, a half is nothing.
+        margin = max(0.5, abs(low) / 2)
+        low, high = low - margin, high + margin
     inner, foot = _CURVE_HEIGHT - 50, top + _CURVE_HEIGHT - 16
     step = (_WIDTH - 2 * _EDGE - 70) / max(1, len(row.values) - 1)
     points = " ".join(

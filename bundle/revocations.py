@@ -92,5 +92,8 @@ def read_revocations(path: Path, keys: Mapping[str, Ed25519PublicKey]) -> Revoca
             raise fault
         if not all(isinstance(text, str) for text in row.values()):
             raise fault
+        # One that names nothing, or names it twice, is not what the portal wrote.
+        if not _DIGEST.fullmatch(row["sha256"]) or row["sha256"] in entries:
+            raise fault
         entries[row["sha256"]] = Revocation(**row)
     return RevocationList(value["issued"], value["number"], entries, opened.key)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from bundle import canonical, container, crate, dsse, members, statement
 from bundle.faults import Fault, inert
 from bundle.keys import Period, key_id
-from bundle.revocations import read_revocations
+from bundle.revocations import RevocationList, read_revocations
 
 _EVIDENCE_BYTES = 64 * 1024 * 1024
 _CRATE_BYTES = 1024 * 1024
@@ -104,7 +104,7 @@ def verify(
             "evidence": said.evidence,
         }
         step = "revocation"
-        lines.append(_check_revocation(opened, said, keys, revocations))
+        lines.append(_check_revocation(opened, said, keys, revocations, periods or {}))
     except OSError:
         lines.append(Check(step, False, "The file cannot be read.", "unreadable"))
     except Fault as fault:
@@ -118,16 +118,22 @@ def _check_required(found: Mapping[str, container.Member]) -> None:
             raise Fault("The bundle lacks {name}.", code="missing", name=name)
 
 
+def _moment(text: str) -> datetime | None:
+    """Return a time with its zone, None for any other text."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None
+
+
 def _check_period(key: str, released: str, period: Period) -> None:
     """A key that was put out of use signs no new release.
 
     The time is the signer's own word: against a stolen key only its revocation helps.
     """
-    try:
-        moment = datetime.fromisoformat(released)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    moment = _moment(released)
+    if moment is None:
         raise Fault("The evidence does not say when it was released.", code="predicate")
     if not period.holds(moment):
         raise Fault(
@@ -163,6 +169,8 @@ def _check_crate(
         if value["@context"] != crate.CONTEXT:
             raise fault
         entities = {entity["@id"]: entity for entity in value["@graph"]}
+        if len(entities) != len(value["@graph"]):
+            raise fault
         for name, member in found.items():
             if name in (members.CRATE, members.EVIDENCE):
                 continue
@@ -175,11 +183,27 @@ def _check_crate(
         raise fault from error
 
 
+def _check_issued(revoked: RevocationList, period: Period) -> None:
+    """A key that was put out of use signs no new list either: an empty one would hide the rest."""
+    moment = _moment(revoked.issued)
+    if moment is None:
+        raise Fault("The revocation list does not say when it was issued.", code="revocations")
+    if not period.holds(moment):
+        raise Fault(
+            "The key {key} signs {period}; this revocation list is of {issued}.",
+            code="key-period",
+            key=revoked.key,
+            period=str(period),
+            issued=inert(revoked.issued),
+        )
+
+
 def _check_revocation(
     opened: dsse.Opened,
     said: statement.Statement,
     keys: Mapping[str, Ed25519PublicKey],
     path: Path | None,
+    periods: Mapping[str, Period],
 ) -> Check:
     if path is None:
         return Check(
@@ -188,6 +212,7 @@ def _check_revocation(
             "Revocation was not checked: give the current list with --revocations.",
         )
     revoked = read_revocations(path, keys)
+    _check_issued(revoked, periods.get(revoked.key, Period()))
     weights = [d for n, d in said.subjects.items() if n.endswith((".safetensors", ".onnx"))]
     if opened.key in revoked.entries:
         entry = revoked.entries[opened.key]

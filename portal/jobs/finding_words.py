@@ -11,6 +11,10 @@ from django.utils.translation import gettext_noop
 SENTENCES: tuple[str, ...] = (
     gettext_noop("The network answers the same picture differently when asked again."),
     gettext_noop(
+        "Answers are far larger than they differ from picture to picture, so that it cannot be "
+        "told whether the network always answers alike."
+    ),
+    gettext_noop(
         "Training samples were searched for in every file. No search proves that none is "
         "there: compressed or encrypted copies are not found."
     ),

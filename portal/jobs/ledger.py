@@ -124,10 +124,10 @@ def check_may_release(
 
     ``waiting`` are other jobs whose release was proposed and is not decided: theirs counts too.
     """
-    released = LedgerEntry.objects.filter(kind=Kind.RELEASE)
-    check_charge(
-        {"grant": Balance(released.filter(grant=grant).count(), policy.ledger.grant_releases)}, 1
-    )
+    waiting = list(waiting)
+    released = LedgerEntry.objects.filter(kind=Kind.RELEASE, grant=grant).count()
+    released += sum(job.grant_id == grant.pk for job in waiting)
+    check_charge({"grant": Balance(released, policy.ledger.grant_releases)}, 1)
     if not epsilon:
         return
     spent = _spent(grant, grant.version.dataset_id)

@@ -28,7 +28,9 @@ def chart(curve: Curve) -> SafeString:
     xs, ys = [x for x, _y in points], [y for _x, y in points]
     low, high = min(ys), max(ys)
     if high == low:
-        low, high = low - 0.5, high + 0.5
+        # Beside a number as large as a job may report, a half is nothing.
+        margin = max(0.5, abs(low) / 2)
+        low, high = low - margin, high + margin
     first, last = min(xs), max(xs)
     across = (WIDTH - LEFT - RIGHT) / ((last - first) or 1)
     up = (HEIGHT - TOP - BOTTOM) / (high - low)

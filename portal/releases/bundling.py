@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,7 +23,7 @@ from portal.leases import Lease
 from portal.releases import evidence, personal, queries
 from portal.releases.actions import locked, move
 from portal.releases.downloads import bundle_context
-from portal.releases.models import Release, RevocationList
+from portal.releases.models import PersonalCopy, Release, RevocationList
 from portal.tasking import TryAgain
 from portal.workplace import temporary
 
@@ -70,8 +71,12 @@ def build(release: Release, lease: Lease) -> None:
         with transaction.atomic():
             lease.check()
             row = locked(release)
-            if row.state != "approved" or _changed(row):
+            # Whoever releases of this dataset does it one after the other.
+            ledger.lock(row.job)
+            if not queries.may_be_bundled().filter(pk=row.pk).exists() or _changed(row):
                 raise TryAgain("the release changed while its bundle was made")
+            if _released(evidence.ledger_after(row)) != _released(said["ledger"]["after"]):
+                raise TryAgain("another release left while the bundle was made")
             ledger.charge_release(row.job, bits=evidence.bits_of(row))
             move(
                 row,
@@ -93,6 +98,12 @@ def build(release: Release, lease: Lease) -> None:
     except BaseException:
         blobs.delete(kept.object_name)
         raise
+
+
+def _released(ledger_after: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the ledger that releases alone change; jobs that run change the rest."""
+    running = ("live_bits", "sealed_evaluations")
+    return {name: value for name, value in ledger_after.items() if name not in running}
 
 
 def _changed(release: Release) -> bool:
@@ -136,12 +147,16 @@ def _reopen(release: Release, lease: Lease) -> None:
 
 
 def unlisted() -> bool:
-    """Whether a revoked release is missing from the newest signed list."""
+    """Whether a revoked release is missing from the newest signed list.
+
+    By what the list says, not by its time: a revocation may be dated by another machine's clock,
+    or be written while the list is signed.
+    """
+    revoked = Release.objects.filter(state="revoked").values_list("statement_sha256", flat=True)
+    copies = PersonalCopy.objects.filter(release__state="revoked")
     newest = queries.revocation_list()
-    revoked = Release.objects.filter(state="revoked")
-    if newest is not None:
-        revoked = revoked.filter(revoked_at__gt=newest.at)
-    return revoked.exists()
+    listed = {row["sha256"] for row in queries.entries_of(newest)} if newest is not None else set()
+    return not listed.issuperset([*revoked, *copies.values_list("statement_sha256", flat=True)])
 
 
 @transaction.atomic

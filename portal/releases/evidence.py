@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
 from django.utils.translation import override
 
 from bundle.pictures import Curve, Interval
-from policies.document import as_mapping
 from policies.privacy import NOT_GUARANTEED, figures
 from portal.jobs import ledger
-from portal.jobs.examination import canonical
 from portal.jobs.figures import kind_of, official_figures, rewritten
 from portal.jobs.queries import blocking, lift_of
 from portal.jobs.rounding import rounded_seconds
@@ -79,7 +76,7 @@ def evidence_of(release: Release) -> dict[str, Any]:
         },
         "ledger": {"before": release.ledger_before, "after": ledger_after(release)},
         "differential_privacy": privacy_of(release),
-        "policy_sha256": hashlib.sha256(canonical(as_mapping(policy))).hexdigest(),
+        "policy_sha256": queries.policy_digest(policy),
     }
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from typing import Any
-
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
@@ -23,6 +19,7 @@ from portal.pages.buttons import done, refused
 from portal.pages.reader import reader
 from portal.releases import actions, downloads, queries
 from portal.releases.forms import RevocationForm
+from portal.releases.models import RevocationList
 from portal.releases.views import page_of, release_for
 from portal.releases.voting_views import any_release
 
@@ -84,7 +81,7 @@ def revocations(request: HttpRequest) -> HttpResponse:
     newest = queries.revocation_list()
     context = {
         "newest": newest,
-        "revoked": _entries(newest.document) if newest else [],
+        "revoked": _entries(newest) if newest else [],
         "keys": [
             # By the name under which a bundle and `glovebox verify` know it.
             {"id": key_id(key), "pem": keys.public_pem(key).decode()}
@@ -94,11 +91,9 @@ def revocations(request: HttpRequest) -> HttpResponse:
     return render(request, "releases/revocations.html", context)
 
 
-def _entries(document: str) -> list[dict[str, Any]]:
-    """Return the entries of a list that we signed ourselves, newest first."""
-    payload = json.loads(base64.b64decode(json.loads(document)["payload"]))
-    entries: list[dict[str, Any]] = payload["revoked"]
-    return sorted(entries, key=lambda row: row["date"], reverse=True)
+def _entries(signed: RevocationList) -> list[dict[str, str]]:
+    """Return the entries of a list, newest first."""
+    return sorted(queries.entries_of(signed), key=lambda row: row["date"], reverse=True)
 
 
 @require_safe

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet, prefetch_related_objects
 
-from policies.document import Policy
+from policies.document import Policy, as_mapping
 from policies.errors import UserError
 from policies.lifting import lifted
 from policies.review import Case, Decision, check_can_be_named
@@ -41,6 +43,12 @@ def releases_visible_to(person: Person) -> QuerySet[Release]:
         | Q(job__version__dataset__steward=person)
     )
     return rows.filter(seen).distinct()
+
+
+def may_be_bundled() -> QuerySet[Release]:
+    """Return the releases that were approved and may leave; those of a stopped grant wait."""
+    stopped = Q(job__grant__state__in=("suspended", "revoked"))
+    return Release.objects.filter(state="approved").exclude(stopped)
 
 
 def listed(rows: QuerySet[Release]) -> QuerySet[Release]:
@@ -98,6 +106,11 @@ def policy_for(release: Release) -> Policy:
     return policy_of(release.job.version.dataset)
 
 
+def policy_digest(policy: Policy) -> str:
+    """Return the SHA-256 of a policy, as the evidence names it."""
+    return hashlib.sha256(canonical(as_mapping(policy))).hexdigest()
+
+
 def voting_policy(release: Release) -> Policy:
     """Return the policy under which a release is voted on: stricter where a block was lifted."""
     policy = policy_for(release)
@@ -126,8 +139,9 @@ def leaving(job: Job, *, weights: bool) -> list[Artefact]:
 def digest_of(release: Release) -> str:
     """Return the SHA-256 of all that reviewers look at, computed from the rows as they are now.
 
-    Artefacts, the inspection's report, the code, the data, the applicant's words and the round:
-    when any of them changes, votes that were bound to the old digest no longer count.
+    Artefacts, the inspection's report with every figure that the evidence repeats, the code, the
+    data, the applicant's words, the policy and the round: when any of them changes, votes that
+    were bound to the old digest no longer count.
     """
     job = release.job
     # In the order of code points: a database's own order of texts may be another.
@@ -142,17 +156,18 @@ def digest_of(release: Release) -> str:
         "official": job.inspection.official,
         "metrics": job.inspection.metrics,
         "findings": [
-            [f.rule, f.severity, f.artefact, f.message] for f in job.inspection.findings.all()
+            [f.rule, f.severity, f.hard, f.artefact, f.message, f.evidence]
+            for f in job.inspection.findings.all()
         ],
         "code": job.submission.archive_sha256,
         "data": job.version.manifest_sha256,
         "backend": [job.backend, job.backend_version],
+        "policy": policy_digest(policy_for(release)),
     }
     if job.inspection.sanitising:
         value["sanitising"] = job.inspection.sanitising
     if job.privacy is not None:
-        rules = [f.evidence for f in job.inspection.findings.all() if f.rule == "privacy.epsilon"]
-        value["privacy"] = [job.privacy, *rules]
+        value["privacy"] = job.privacy
     if release.notices:
         value["notices"] = release.notices
     lift = jobs.lift_of(job)
@@ -263,3 +278,10 @@ def history_of(release: Release) -> QuerySet[Release]:
 def revocation_list() -> RevocationList | None:
     """Return the newest signed list of revoked bundles, None while nothing was ever revoked."""
     return RevocationList.objects.order_by("-number").first()
+
+
+def entries_of(signed: RevocationList) -> list[dict[str, str]]:
+    """Return the entries of a list that we signed ourselves."""
+    payload = json.loads(base64.b64decode(json.loads(signed.document)["payload"]))
+    entries: list[dict[str, str]] = payload["revoked"]
+    return entries

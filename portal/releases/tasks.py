@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q
 from django.utils import timezone
 
 from portal import leases
 from portal.audit.record import record
 from portal.leases import free
-from portal.releases import bundling, personal
+from portal.releases import bundling, personal, queries
 from portal.releases.models import Release
 from portal.tasking import hint, task
 
@@ -32,16 +32,10 @@ def _failed(release_id: int, *, reason: str) -> None:
         record("release.build.failed", by=None, about=release, details={"reason": reason[:300]})
 
 
-def approved() -> QuerySet[Release]:
-    """Return the releases that may be bundled; those of a stopped grant wait."""
-    stopped = Q(job__grant__state__in=("suspended", "revoked"))
-    return Release.objects.filter(state="approved").exclude(stopped)
-
-
 @task("releases.build", on_failure=_failed)
 def build(release_id: int) -> None:
     """Make the bundle of one approved release."""
-    rows = approved()
+    rows = queries.may_be_bundled()
     with leases.hold(rows, release_id, seconds=LEASE_SECONDS) as lease:
         if lease is not None:
             release = rows.select_related(
@@ -72,7 +66,7 @@ def sign_revocations() -> None:
 def due() -> None:
     """Hint approved releases that nobody bundles now, and a list that lags behind."""
     ready = Q(retry_at=None) | Q(retry_at__lte=timezone.now())
-    for pk in approved().filter(free(), ready).values_list("pk", flat=True):
+    for pk in queries.may_be_bundled().filter(free(), ready).values_list("pk", flat=True):
         hint("releases.build", pk)
     if bundling.unlisted():
         hint("releases.sign_revocations")

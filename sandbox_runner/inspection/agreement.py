@@ -18,9 +18,10 @@ from policies.findings import Finding
 from sandbox_runner.inspection import evaluation, influence
 from sandbox_runner.oracle import Oracle, OracleFault
 
-#: Largest difference as a share of the largest answer: rounding in 32 bits, and in 16.
-NEAR: Final = 1e-3
-NEAR_IN_HALF: Final = 0.05
+#: Largest difference as a share of how far answers to different pictures are apart, and of the
+#: answer itself: rounding in 32 bits, and in 16.
+NEAR: Final = (1e-3, 1e-4)
+NEAR_IN_HALF: Final = (0.05, 5e-3)
 #: Of the pictures of the task so many are made strange, in three ways each.
 STRANGE: Final = 16
 #: Without pictures of the task, so many are made of noise.
@@ -50,7 +51,8 @@ def check(
 
     Where either does not answer, that is the finding: a graph that was not compared does not leave.
     """
-    most = NEAR_IN_HALF if half else NEAR
+    near = NEAR_IN_HALF if half else NEAR
+    most = near[0]
     strange = np.split(influence.strange(pictures[:STRANGE]), 3)
     try:
         ours = evaluation.ask_shuffled(network, pictures, progress)
@@ -62,12 +64,12 @@ def check(
         answered = [_asked(graph, each) for each in strange]
     except OracleFault as fault:
         return Agreement([not_run(artefact, fault.reason)])
-    far = difference(ours, theirs)
+    far = difference(ours, theirs, near)
     for first, second in zip(rarer, answered, strict=True):
         if (first is None) != (second is None):
             far = max(far, np.inf)
         elif first is not None and second is not None:
-            far = max(far, difference(first, second))
+            far = max(far, difference(first, second, near))
     if not far <= most:
         return Agreement(
             [
@@ -118,9 +120,7 @@ def _asked(oracle: Oracle, pictures: Pictures) -> Pictures | None:
         raise
 
 
-def difference(ours: Pictures, theirs: Pictures) -> float:
-    """Return the largest difference as a share of the largest answer of the first."""
-    if ours.shape != theirs.shape:
-        return float("inf")
-    spread = max(float(np.abs(ours).max()), 1e-6)
-    return float(np.abs(ours.astype(np.float64) - theirs).max()) / spread
+def difference(ours: Pictures, theirs: Pictures, near: tuple[float, float] = NEAR) -> float:
+    """Return the largest difference as a share of how far answers of the first are apart."""
+    share, rounding = near
+    return evaluation.apart(ours, theirs, evaluation.spread_of(ours), rounding / share)

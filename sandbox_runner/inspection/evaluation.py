@@ -26,8 +26,12 @@ from sandbox_runner.oracle import Oracle, OracleFault
 BATCH: Final = 32
 ASKED_AGAIN: Final = 64
 MOST_SIDE: Final = 2048
-#: Answers to one picture may differ by rounding when its batch differs, not by more.
+#: Answers to one picture may differ by rounding when its batch differs, not by more: as a share of
+#: how far answers to different pictures are apart, and of the answer itself.
 SAME: Final = 1e-3
+ROUNDING: Final = 1e-5
+#: Where answers are so much larger than they are apart, rounding hides what they say.
+FAR_OFF: Final = 300
 
 
 @dataclass(frozen=True)
@@ -124,19 +128,52 @@ def check_steady(
     second = ask_shuffled(oracle, pixels[again])
     if second.shape[1] != answers.shape[1]:
         raise OracleFault("shape")
-    spread = max(float(np.abs(answers).max()), 1e-6)
-    difference = float(np.abs(second - answers[again]).max()) / spread
-    if difference <= SAME:
-        return []
-    return [
-        Finding(
-            "evaluation.unsteady",
-            "review",
-            "",
-            "The network answers the same picture differently when asked again.",
-            {"difference": difference},
+    difference = apart(answers[again], second, spread_of(answers), ROUNDING / SAME)
+    found = []
+    if not difference <= SAME:
+        found.append(
+            Finding(
+                "evaluation.unsteady",
+                "review",
+                "",
+                "The network answers the same picture differently when asked again.",
+                {"difference": difference},
+            )
         )
-    ]
+    if float(np.abs(answers).max()) > FAR_OFF * spread_of(answers):
+        found.append(
+            Finding(
+                "evaluation.scale",
+                "review",
+                "",
+                "Answers are far larger than they differ from picture to picture, so that it "
+                "cannot be told whether the network always answers alike.",
+                {"most": FAR_OFF},
+            )
+        )
+    return found
+
+
+def spread_of(answers: NDArray[Any]) -> float:
+    """Return how far answers to different pictures ordinarily are apart.
+
+    The median of pictures, around the median answer: neither a few huge answers nor a large number
+    that stands in all of them changes it, and both are the network's to choose.
+    """
+    wide = answers.astype(np.float64)
+    return float(np.median(np.abs(wide - np.median(wide, axis=0)).max(axis=1)))
+
+
+def apart(one: NDArray[Any], other: NDArray[Any], spread: float, rounding: float) -> float:
+    """Return the largest difference of two answers to one picture, as a share of ``spread``.
+
+    What ``rounding`` times the answer itself is, counts as spread too.
+    """
+    if one.shape != other.shape:
+        return float("inf")
+    size = np.abs(one.astype(np.float64)).max(axis=1)
+    difference = np.abs(one.astype(np.float64) - other).max(axis=1)
+    return float((difference / (spread + rounding * size + 1e-9)).max())
 
 
 def official(

@@ -92,6 +92,7 @@ class Gate:
         self._cancel, self._progress = cancel, progress
         self._privacy = privacy
         self._weights: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
         self.findings: list[Finding] = []
         self.metrics: dict[str, Any] = {}
         self.official: dict[str, Any] = {}
@@ -166,7 +167,8 @@ class Gate:
             ArtefactFact(name, (rooms.artefacts / name).stat().st_size) for name in rooms.digests
         ]
         self.findings += check_artefact_facts(facts, declared, self.policy)
-        return {name: declared.get(name, "") for name in rooms.digests}
+        self._kinds = {name: declared.get(name, "") for name in rooms.digests}
+        return self._kinds
 
     def _contents(self, kinds: Mapping[str, str]) -> tuple[dict[str, Header], int]:
         """Let the worker read every file; return the headers and the number of members."""
@@ -193,7 +195,11 @@ class Gate:
         return {}, 0
 
     def read(self, answer: Mapping[str, Any]) -> tuple[dict[str, Header], int]:
-        """Take what the worker's :func:`examine` answered, and judge metrics and configuration."""
+        """Take what the worker's :func:`examine` answered, and judge metrics and configuration.
+
+        It has opened hostile files, so it is not believed where it says nothing: every file that
+        :meth:`files` found is one that it read, or one that it blocks.
+        """
         try:
             found = [finding_from_mapping(row) for row in answer["findings"]]
             headers = {name: _header(row) for name, row in answer["headers"].items()}
@@ -206,9 +212,11 @@ class Gate:
                 name: {key: int(value) for key, value in row.items()}
                 for name, row in answer["graphs"].items()
             }
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return self._unread()
         self.findings += found
+        if not _accounts_for(self._kinds, headers, self._graphs, documents, found):
+            return self._unread()
         if "metrics" in documents:
             self.metrics, checked = check_metrics(
                 self.manifest.metrics, documents["metrics"], self.policy
@@ -579,6 +587,26 @@ class Gate:
     @property
     def _size(self) -> tuple[int, int]:
         return self.task.size if self.task else DEFAULT_SIZE
+
+
+def _accounts_for(
+    kinds: Mapping[str, str],
+    headers: Mapping[str, Header],
+    graphs: Mapping[str, Any],
+    documents: Mapping[str, Any],
+    found: Sequence[Finding],
+) -> bool:
+    """Whether the worker has read or blocked each file, and read nothing that was not given."""
+    refused = {each.artefact for each in found if each.hard}
+    weights = {name for name, kind in kinds.items() if kind == "weights"}
+    others = {kind: name for name, kind in kinds.items() if kind in ("metrics", "config")}
+    return (
+        weights - refused <= headers.keys() <= weights
+        and graphs.keys() == {name for name in headers if is_onnx(name)}
+        and {kind for kind, name in others.items() if name not in refused}
+        <= documents.keys()
+        <= others.keys()
+    )
 
 
 def _header(row: Mapping[str, Any]) -> Header:

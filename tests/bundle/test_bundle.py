@@ -169,6 +169,31 @@ def _envelope(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None
     return _member("evidence.dsse.json", edit)
 
 
+def _described(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """The signer itself lies in the metadata, and signs those."""
+
+    def mutate(path: Path) -> None:
+        contents = members_of(path)
+        value = json.loads(contents["ro-crate-metadata.json"])
+        change(value)
+        contents["ro-crate-metadata.json"] = canonical.dump(value)
+        digest = hashlib.sha256(contents["ro-crate-metadata.json"]).hexdigest()
+        rewrite(path, contents)
+
+        def follow(said: dict[str, Any]) -> None:
+            for subject in said["subject"]:
+                if subject["name"] == "ro-crate-metadata.json":
+                    subject["digest"]["sha256"] = digest
+
+        _resigned(follow)(path)
+
+    return mutate
+
+
+def _entity(value: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entity for entity in value["@graph"] if entity["@id"] == name)
+
+
 def _resigned(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     """The signer itself lies: what is signed is changed and signed again."""
 
@@ -382,6 +407,70 @@ def test_verification_survives_key_rotation(tmp_path: Path, good: Path) -> None:
     assert codes(good, keys=bundle.load_public_keys([pems])) == []
 
 
+SIGNED_LIES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "another size": (
+        _described(lambda v: _entity(v, "metrics.json").update(contentSize="1")),
+        "metadata",
+    ),
+    "another digest": (
+        _described(lambda v: _entity(v, "metrics.json").update(sha256="0" * 64)),
+        "metadata",
+    ),
+    "another vocabulary": (_described(lambda v: v.update({"@context": "x"})), "metadata"),
+    "no graph": (_described(lambda v: v.pop("@graph")), "metadata"),
+    "a thing described twice": (
+        _described(lambda v: v["@graph"].append(dict(_entity(v, "metrics.json"), name="other"))),
+        "metadata",
+    ),
+    "a subject that climbs": (
+        _resigned(lambda s: s["subject"][0].update(name="../LICENCE.txt")),
+        "statement",
+    ),
+    "no time": (_resigned(lambda s: s["predicate"].update(released="soon")), "predicate"),
+    "no zone": (
+        _resigned(lambda s: s["predicate"].update(released="2026-11-21T09:30:00")),
+        "predicate",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED_LIES)
+def test_a_signer_that_contradicts_itself_is_not_believed(good: Path, name: str) -> None:
+    mutate, code = SIGNED_LIES[name]
+    mutate(good)
+    assert codes(good) == [code]
+
+
+def _sig(value: dict[str, Any], change: Callable[[str], str]) -> None:
+    value["signatures"][0]["sig"] = change(value["signatures"][0]["sig"])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        # 64 bytes end in one character of which four bits count: another one means the same bytes.
+        (lambda v: _sig(v, lambda sig: sig[:-3] + chr(ord(sig[-3]) + 1) + "=="), "base64"),
+        (lambda v: v["signatures"][0].update(cert=""), "signatures"),
+        (lambda v: v["signatures"][0].pop("keyid"), "signatures"),
+        (lambda v: v["signatures"][0].update(keyid=7), "unknown-key"),
+    ],
+    ids=["unused bits", "a field more", "no key", "a key that is no text"],
+)
+def test_an_envelope_has_one_spelling(good: Path, change: Any, code: str) -> None:
+    _envelope(change)(good)
+    assert codes(good) == [code]
+
+
+def test_more_than_a_bundle_holds_is_not_read(tmp_path: Path, good: Path) -> None:
+    contents = members_of(good)
+    rewrite(good, contents | {f"zz{n}.json": b"{}" for n in range(64)})
+    answer = bundle.verify(good, PUBLIC)
+    assert "more files than a bundle may" in answer.lines[-1].message
+    with good.open("r+b") as stream:
+        stream.truncate(2**32 + 1)  # a hole: nothing of it is stored
+    assert codes(good) == ["size"]
+
+
 def revoke(path: Path, *digests: str, key: Ed25519PrivateKey = KEY) -> Path:
     entries = [bundle.Revocation(digest, "consent withdrawn", "2026-12-01") for digest in digests]
     path.write_bytes(bundle.sign_revocations(entries, issued=WHEN, number=3, signing_key=key))
@@ -395,13 +484,16 @@ def test_a_revoked_copy_fails_with_the_reason(tmp_path: Path, good: Path) -> Non
     assert "consent withdrawn" in answer.lines[-1].message
 
 
-def test_revoked_weights_fail_every_copy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_revoked_weights_fail_every_copy(tmp_path: Path, name: str) -> None:
     (tmp_path / "copy").mkdir()
-    copy = make(tmp_path / "copy", recipient="org-9")
-    digest = hashlib.sha256(members_of(copy)["model.safetensors"]).hexdigest()
+    weights = {"artefacts": {name: tmp_path / "weights.bin"}}
+    make(tmp_path)
+    copy = make(tmp_path / "copy", recipient="org-9", **weights)
+    digest = hashlib.sha256(members_of(copy)[name]).hexdigest()
     listed = revoke(tmp_path / "r", digest)
     assert codes(copy, revocations=listed) == ["revoked"]
-    assert codes(make(tmp_path), revocations=listed) == ["revoked"]
+    assert codes(make(tmp_path, **weights), revocations=listed) == ["revoked"]
 
 
 def test_a_revoked_key_fails(tmp_path: Path, good: Path) -> None:
@@ -417,6 +509,21 @@ def test_a_list_that_cannot_be_believed_fails(tmp_path: Path, good: Path) -> Non
     listed.write_bytes(listed.read_bytes().replace(b'"sig":"', b'"sig":"A', 1))
     assert codes(good, revocations=listed) == ["base64"]
     assert codes(good, revocations=revoke(tmp_path / "r", key=OTHER)) == ["unknown-key"]
+    for changes in (
+        {"number": "3"},
+        {"number": True},
+        {"revoked": {}},
+        {"extra": 1},
+        {"issued": "soon"},
+        {"revoked": [{"sha256": "A" * 64, "reason": "", "date": ""}]},
+        {"revoked": [{"sha256": "a" * 64, "reason": "", "date": "", "more": ""}]},
+        {"revoked": [{"sha256": "a" * 64, "reason": "", "date": 1}]},
+        {"revoked": [{"sha256": "a" * 64, "reason": word, "date": ""} for word in "xy"]},
+    ):
+        payload = {"issued": WHEN.isoformat(), "number": 3, "revoked": [], **changes}
+        kind = "application/vnd.glovebox.revocations+json"
+        listed.write_bytes(dsse.seal(kind, canonical.dump(payload), KEY))
+        assert codes(good, revocations=listed) == ["revocations"], changes
     # The evidence itself, signed by the right key, is not a revocation list.
     listed.write_bytes(members_of(good)["evidence.dsse.json"])
     assert codes(good, revocations=listed) == ["payload-type"]
@@ -453,6 +560,10 @@ def test_a_card_shows_every_value_inert() -> None:
         {"artefacts": {"model.pt": Path("x")}},
         {"artefacts": {"metrics.json": Path("x")}},
         {"artefacts": {"Evidence.dsse.json": Path("x")}},
+        {"artefacts": {"metrics.json/model.safetensors": Path("x")}},
+        {"artefacts": {"licence.TXT/config.json": Path("x")}},
+        {"artefacts": {"nul.safetensors": Path("x")}},
+        {"artefacts": {"weights/COM1.old.onnx": Path("x")}},
         {"metrics": {"auc": float("nan")}},
         {"evidence": {"x": {1, 2}}},
         {"released": datetime(2026, 1, 1)},

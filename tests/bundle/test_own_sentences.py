@@ -121,6 +121,15 @@ OF_THE_KEYS: dict[str, tuple[Given, str]] = {
         lambda folder, good: {"public_keys": BOTH, **_listed(folder, THEIRS, key=OTHER)},
         "The revocation list is signed by a key that it revokes.",
     ),
+    "a list by a key out of use": (
+        lambda folder, good: {
+            "public_keys": BOTH,
+            "periods": {THEIRS: bundle.Period(until=WHEN)},
+            **_listed(folder, key=OTHER),
+        },
+        f"The key {THEIRS} signs until {WHEN.isoformat()}; this revocation list is of "
+        f"{WHEN.isoformat()}.",
+    ),
     "no list where one was promised": (
         lambda folder, good: {"revocations": folder / "absent"},
         "The revocation list cannot be read.",

@@ -6,6 +6,8 @@ import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pytest
+
 import bundle
 from bundle.pictures import Curve, Interval, svg
 from tests.bundle.test_bundle import HOSTILE, PUBLIC, make, members_of
@@ -44,3 +46,10 @@ def test_names_in_it_are_inert() -> None:
     names = {one.tag.removeprefix(SVG) for one in ElementTree.fromstring(picture).iter()}
     assert names == {"svg", "title", "desc", "style", "rect", "text", "path", "circle", "polyline"}
     assert "\x1b" not in picture
+
+
+@pytest.mark.parametrize("level", [0.0, 1e17, 1e30, -1e30])
+def test_a_flat_curve_of_any_number_that_may_be_reported_is_drawn(level: float) -> None:
+    drawn = ElementTree.fromstring(svg([], [Curve("loss", (level, level, level))]))
+    points = next(drawn.iter(f"{SVG}polyline")).attrib["points"].split()
+    assert len({point.split(",")[1] for point in points}) == 1

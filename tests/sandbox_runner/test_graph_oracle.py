@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,38 @@ def test_two_that_answer_differently_do_not_agree(other: Any, rule: str) -> None
     assert (found.answers is None) == bool(rule)
     if not rule:
         assert np.array_equal(found.answers, mean(PICTURES))
+
+
+def two(x: np.ndarray) -> np.ndarray:
+    """Answer one number a class, and little apart."""
+    sure = np.clip(10 * (mean(x) - 0.5), -1, 1)
+    return np.concatenate([sure, -sure], axis=1)
+
+
+def some(x: np.ndarray) -> np.ndarray:
+    """Return a third of the pictures, as a network may choose them."""
+    return np.array([[zlib.crc32(picture.tobytes()) % 3 == 0] for picture in x])
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        # Answers so large that beside them any difference is small.
+        lambda x, answers: np.where(some(x), 1e9, answers),
+        # A number in all answers that cancels out where they are compared with one another.
+        lambda x, answers: answers + 3000,
+    ],
+    ids=["a few huge ones", "all far off"],
+)
+def test_large_answers_do_not_hide_that_two_answer_differently(hidden: Any) -> None:
+    (found,) = agreement.check(
+        Arrays(lambda x: hidden(x, two(x))),
+        Arrays(lambda x: hidden(x, -two(x))),
+        PICTURES,
+        half=False,
+        artefact="model.onnx",
+    ).findings
+    assert (found.rule, found.hard) == ("network.differs", True)
 
 
 def test_a_network_that_does_not_answer_leaves_no_graph() -> None:

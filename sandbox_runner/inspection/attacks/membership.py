@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from policies.document import Policy
 from policies.findings import Finding, Severity
+from sandbox_runner.inspection import evaluation
 from sandbox_runner.inspection.attacks import drawing, quantiles, references, statistics
 from sandbox_runner.inspection.attacks.asking import Asker
 from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, OPEN, Population
@@ -32,8 +33,6 @@ NEIGHBOURS: Final = 3
 NOISE: Final = 0.05
 #: The weight of a reference that never saw the picture (offline RMIA, appendix B.2.2).
 OFFLINE_A: Final = 0.3
-#: Answers to one picture may differ by rounding when its batch differs, not by more.
-SAME: Final = 1e-3
 _SHIFTS: Final = ((1, 0), (0, -1), (-1, 1))
 _SHOWN: Final = 10
 
@@ -215,10 +214,9 @@ def check_same(
         return []
     before = np.stack([official[digest(population.pixels[place])] for place in places])
     now = answers.plain[places]
-    if before.shape == now.shape:
-        spread = max(float(np.abs(before).max()), 1e-6)
-        if float(np.abs(now - before).max()) <= SAME * spread:
-            return []
+    share = evaluation.ROUNDING / evaluation.SAME
+    if evaluation.apart(before, now, evaluation.spread_of(before), share) <= evaluation.SAME:
+        return []
     return [
         Finding(
             "membership.unsteady",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from portal.audit.verify import verify as verify_trail
 from portal.jobs.models import LedgerEntry
 from portal.releases import actions, bundling, downloads, queries, tasks
 from portal.releases.models import DownloadLink, Release
+from portal.tasking import TryAgain
 from tests.portal.access.test_decisions import at_once
 from tests.portal.cast import Cast
 from tests.portal.releases.finished import WEIGHTS, approve, finished_job
@@ -214,6 +216,48 @@ def test_nothing_leaves_under_a_stopped_grant(cast: Cast, state: str) -> None:
     assert release.state == "released"
 
 
+def while_it_is_built(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> None:
+    """Let something happen once, after the evidence of a release was written."""
+    build, done = bundle.build, []
+
+    def built(*args: Any, **options: Any) -> Path:
+        path = build(*args, **options)
+        if not done:
+            done.append(happens())
+        return path
+
+    monkeypatch.setattr(bundling.bundle, "build", built)
+
+
+@pytest.mark.parametrize("state", ["suspended", "revoked"])
+def test_a_grant_that_is_stopped_while_its_bundle_is_made_gets_none(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    release = approve(cast, actions.propose(by=cast.applicant, job=finished_job(cast)))
+    while_it_is_built(monkeypatch, lambda: Grant.objects.update(state=state))
+    with pytest.raises(TryAgain):
+        tasks.build(release.pk)
+    release.refresh_from_db()
+    assert (release.state, release.bundle_object) == ("approved", "")
+    assert not LedgerEntry.objects.filter(kind="release").exists()
+
+
+def test_the_ledger_in_the_evidence_counts_what_left_meanwhile(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (
+        approve(cast, actions.propose(by=cast.applicant, job=job))
+        for job in (finished_job(cast), finished_job(cast))
+    )
+    while_it_is_built(monkeypatch, lambda: tasks.build(second.pk))
+    with pytest.raises(TryAgain):
+        tasks.build(first.pk)
+    tasks.build(first.pk)
+    counts = [Release.objects.get(pk=one.pk).ledger_after for one in (second, first)]
+    assert [after["releases_of_dataset"] for after in counts] == [1, 2]
+    assert LedgerEntry.objects.filter(kind="release").count() == 2
+
+
 def test_a_link_is_used_once_by_its_person(cast: Cast) -> None:
     release = released(cast)
     link, token = downloads.create_link(by=cast.analyst, release=release)
@@ -301,6 +345,24 @@ def test_a_revoked_bundle_fails_with_the_list(cast: Cast, tmp_path: Path) -> Non
     verified = bundle.verify(path, public.values(), revocations=listed)
     assert not verified.held
     assert "Training pictures were found." in verified.lines[-1].message
+
+
+def test_a_revocation_of_a_slower_clock_is_listed_too(cast: Cast) -> None:
+    first = released(cast)
+    actions.revoke(by=cast.steward, release=first, reason="A leak.")
+    tasks.sign_revocations()
+    second = released(cast)
+    actions.revoke(by=cast.steward, release=second, reason="Another leak.")
+    # Another machine's clock, or a transaction that ended after the list was signed.
+    early = timezone.now() - timedelta(minutes=5)
+    Release.objects.filter(pk=second.pk).update(revoked_at=early)
+    tasks.due()
+    tasks.sign_revocations()
+    newest = queries.revocation_list()
+    assert newest is not None
+    named = {row["sha256"] for row in queries.entries_of(newest)}
+    assert {first.statement_sha256, second.statement_sha256} <= named
+    assert not bundling.unlisted()
 
 
 def test_a_build_that_fails_leaves_the_release_approved(cast: Cast, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from policies.errors import Conflict, Denied, Invalid
 from portal.access.models import Grant
 from portal.accounts.models import Person
 from portal.audit.models import Event
+from portal.catalog.models import Dataset
 from portal.jobs import storage
 from portal.jobs.models import Artefact, Job, LedgerEntry
 from portal.releases import actions, queries, tasks
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def release(cast: Cast) -> Release:
     """A release in review."""
-    return actions.propose(by=cast.applicant, job=finished_job(cast), note="Our first model.")
+    job = finished_job(cast, {**blocked(), "severity": "review"})
+    return actions.propose(by=cast.applicant, job=job, note="Our first model.")
 
 
 def vote(release: Release, voter: Person, choice: str = "approve", bound_to: str = "") -> None:
@@ -104,7 +106,7 @@ def test_a_second_vote_and_a_vote_after_withdrawal_are_refused(
         vote(release, cast.reviewers[1])
 
 
-@pytest.mark.parametrize("what", ["artefact", "report", "code", "finding"])
+@pytest.mark.parametrize("what", ["artefact", "report", "code", "finding", "figure", "policy"])
 def test_votes_fall_when_anything_changes(cast: Cast, release: Release, what: str) -> None:
     seen = queries.digest_of(release)
     vote(release, cast.reviewers[0])
@@ -114,6 +116,11 @@ def test_votes_fall_when_anything_changes(cast: Cast, release: Release, what: st
         type(release.job.inspection).objects.update(official={"patient": {"auc": 1}})
     elif what == "code":
         type(release.job.submission).objects.update(archive_sha256="c" * 64)
+    elif what == "figure":
+        # The public figure of a finding stands in the signed evidence.
+        release.job.inspection.findings.update(evidence={"bits": 1})
+    elif what == "policy":
+        Dataset.objects.update(policy={"release": {"cell_threshold": 20}})
     else:
         finding = {**blocked(), "severity": "review"}
         release.job.inspection.findings.create(number=9, **finding)
@@ -232,6 +239,22 @@ def test_the_budget_of_releases_ends(cast: Cast) -> None:
     with pytest.raises(Denied) as refused:
         actions.propose(by=cast.applicant, job=job)
     assert refused.value.code == "ledger.spent"
+
+
+def test_what_waits_for_reviewers_counts_in_the_budget_of_releases(cast: Cast) -> None:
+    dataset = cast.version.dataset
+    dataset.policy = {"ledger": {"grant_releases": 1}}
+    dataset.save()
+    cast.version.refresh_from_db()
+    job = finished_job(cast)
+    waiting = actions.propose(by=cast.applicant, job=job)
+    other = finished_job(cast, grant=job.grant)
+    with pytest.raises(Denied) as refused:
+        actions.propose(by=cast.applicant, job=other)
+    assert refused.value.code == "ledger.spent"
+    # Withdrawn, it no longer does.
+    actions.withdraw(by=cast.applicant, release=waiting)
+    actions.propose(by=cast.applicant, job=other)
 
 
 def test_the_steward_agrees_too_where_the_policy_says_so(cast: Cast) -> None:

@@ -120,17 +120,17 @@ def test_votes_are_bound_to_what_was_said_of_the_rewriting(cast: Cast) -> None:
 def test_weights_of_a_job_inspected_before_the_dataset_asked_do_not_leave(cast: Cast) -> None:
     job = finished_job(cast)
     row = actions.propose(by=cast.applicant, job=job)
-    digest = queries.digest_of(row)
     ask(cast)
     job = Job.objects.get(pk=job.pk)
     assert "Run it again" in str(propose_block(job))
     assert queries.leaving(job, weights=True) == []
     with pytest.raises(Conflict, match="Run it again"):
+        row = Release.objects.get(pk=row.pk)
         actions.cast_vote(
             by=cast.reviewers[0],
-            release=Release.objects.get(pk=row.pk),
+            release=row,
             choice="approve",
-            bound_to=digest,
+            bound_to=queries.digest_of(row),
             looked_at=ALL,
         )
 

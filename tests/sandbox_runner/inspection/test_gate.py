@@ -566,6 +566,48 @@ def test_a_worker_that_is_killed_blocks(case: Case, monkeypatch: pytest.MonkeyPa
     assert "contents.unread" in rules(case.inspect(), "block")
 
 
+def _silent(rows: list[dict[str, object]]) -> dict[str, object]:
+    """What a worker would answer that a hostile file has taken over: all read, nothing found."""
+    return {
+        "headers": {"model.safetensors": {"tensors": rows, "data_start": 8, "data_bytes": 0}},
+        "graphs": {},
+        "documents": {"metrics": {}, "config": {}},
+        "training_samples": 1,
+        "findings": [],
+    }
+
+
+SILENT: dict[str, Callable[[dict[str, object]], object]] = {
+    "nothing of the weights": lambda answer: answer.update(headers={}),
+    "nothing of the metrics": lambda answer: answer.update(documents={"config": {}}),
+    "nothing of the configuration": lambda answer: answer.update(documents={"metrics": {}}),
+    "a file that was not given": lambda answer: answer.update(
+        headers={
+            key: {"tensors": [], "data_start": 8, "data_bytes": 0}
+            for key in ("model.safetensors", "../work/x")
+        }
+    ),
+    "a graph in no model": lambda answer: answer.update(graphs={"model.safetensors": {}}),
+    "findings of no known severity": lambda answer: answer.update(
+        findings=[{"rule": "x", "severity": "fine", "artefact": "", "message": ""}]
+    ),
+    "headers that are none": lambda answer: answer.update(headers=[]),
+    "endless samples": lambda answer: answer.update(training_samples=float("inf")),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_worker_that_leaves_something_out_is_not_believed(
+    case: Case, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from sandbox_runner.inspection import workroom
+
+    answer = _silent([])
+    SILENT[name](answer)
+    monkeypatch.setattr(workroom, "ask", lambda *args, **options: (answer, case.work))
+    assert "contents.unread" in rules(case.inspect(), "block")
+
+
 def test_the_command_prints_the_report(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     cli.register(parser.add_subparsers())
