@@ -64,12 +64,16 @@ def _interval(row: Interval, top: int) -> list[str]:
     return drawn
 
 
+def reach(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and highest number of an axis for these; never the same."""
+    low, high = min(values), max(values)
+    # Beside a number as large as a job may report, a half is nothing.
+    margin = max(0.5, abs(low) / 2) if low == high else 0.0
+    return low - margin, high + margin
+
+
 def _curve(row: Curve, top: int) -> list[str]:
-    low, high = min(row.values), max(row.values)
-    if low == high:
-        # Beside a number as large as a job may report, a half is nothing.
-        margin = max(0.5, abs(low) / 2)
-        low, high = low - margin, high + margin
+    low, high = reach(row.values)
     inner, foot = _CURVE_HEIGHT - 50, top + _CURVE_HEIGHT - 16
     step = (_WIDTH - 2 * _EDGE - 70) / max(1, len(row.values) - 1)
     points = " ".join(

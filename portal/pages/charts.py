@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from bundle.pictures import reach
+
 WIDTH, HEIGHT = 480, 200
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
 
@@ -26,11 +28,7 @@ def chart(curve: Curve) -> SafeString:
     if not points:
         return format_html('<svg class="chart" viewBox="0 0 {} {}"></svg>', WIDTH, HEIGHT)
     xs, ys = [x for x, _y in points], [y for _x, y in points]
-    low, high = min(ys), max(ys)
-    if high == low:
-        # Beside a number as large as a job may report, a half is nothing.
-        margin = max(0.5, abs(low) / 2)
-        low, high = low - margin, high + margin
+    low, high = reach(ys)
     first, last = min(xs), max(xs)
     across = (WIDTH - LEFT - RIGHT) / ((last - first) or 1)
     up = (HEIGHT - TOP - BOTTOM) / (high - low)

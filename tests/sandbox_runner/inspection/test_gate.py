@@ -584,7 +584,7 @@ SILENT: dict[str, Callable[[dict[str, object]], object]] = {
     "a file that was not given": lambda answer: answer.update(
         headers={
             key: {"tensors": [], "data_start": 8, "data_bytes": 0}
-            for key in ("model.safetensors", "../work/x")
+            for key in ("model.safetensors", "../elsewhere/x")
         }
     ),
     "a graph in no model": lambda answer: answer.update(graphs={"model.safetensors": {}}),
