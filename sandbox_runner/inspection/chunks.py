@@ -145,7 +145,9 @@ class ChunkIndex:
             return found
         for block in range(0, max(0, len(data) - CHUNK + 1), _BLOCK):
             for offsets, hashes in anchors(data[block : block + _BLOCK + CHUNK - 1]):
-                maybe = np.flatnonzero(self._table[hashes >> self._down])
+                # As signed numbers, which numpy takes for places without a copy.
+                slots = (hashes >> self._down).view(np.int64)
+                maybe = np.flatnonzero(self._table.take(slots))
                 places = np.searchsorted(self._sorted, hashes[maybe])
                 places[places == len(self._sorted)] = 0
                 hit = self._sorted[places] == hashes[maybe]

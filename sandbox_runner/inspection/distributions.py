@@ -43,6 +43,9 @@ REPEATED: Final = 0.05
 SMOOTH: Final = 0.5
 APART: Final = 0.45
 _RUN: Final = 256
+_HALF: Final = _RUN // 2
+#: Less of a window's squares than this is what rounding leaves of one number.
+_ROUNDING: Final = 1e-13
 #: So many of a tensor's first elements are compared with each other.
 _VALUES: Final = 1 << 20
 _UNSIGNED: Final = {8: "<u8", 4: "<u4", 2: "<u2", 1: "|u1"}
@@ -177,15 +180,22 @@ def _neighbours(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the correlation of neighbours in windows of 256 numbers, one at every 128."""
     if len(numbers) < _RUN:
         return np.zeros(0, np.float32)
-    finite = np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0)
-    windows = np.lib.stride_tricks.sliding_window_view(finite, _RUN)[:: _RUN // 2]
-    with np.errstate(over="ignore", invalid="ignore"):
-        centred = windows - windows.mean(axis=1, keepdims=True)
-        power = np.einsum("ij,ij->i", centred, centred)
-        products = np.einsum("ij,ij->i", centred[:, 1:], centred[:, :-1])
-        # What is all one number is no picture.
-        alike = np.where(power > 1e-36, products / np.maximum(power, 1e-36), 0.0)
-    return np.nan_to_num(alike, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        numbers = np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0)
+    # Every window is two halves, and so are its sums; of doubles, because a mean is taken off them.
+    halves = numbers[: len(numbers) // _HALF * _HALF].astype(np.float64).reshape(-1, _HALF)
+    sums, squares = halves.sum(axis=1), np.einsum("ij,ij->i", halves, halves)
+    products = np.einsum("ij,ij->i", halves[:, 1:], halves[:, :-1])
+    total, square = sums[:-1] + sums[1:], squares[:-1] + squares[1:]
+    first, last = halves[:-1, 0], halves[1:, -1]
+    inner = products[:-1] + products[1:] + halves[:-1, -1] * halves[1:, 0]
+    mean = total / _RUN
+    power = square - total * mean
+    inner -= mean * (2 * total - first - last - (_RUN - 1) * mean)
+    # What is all one number is no picture.
+    told = (power > _ROUNDING * square) & (power > 1e-36)
+    alike = np.divide(inner, power, out=np.zeros_like(power), where=told)
+    return np.asarray(np.clip(alike, -1.0, 1.0), dtype=np.float32)
 
 
 def _unevenness(plane: NDArray[np.uint8]) -> float:

@@ -171,23 +171,28 @@ class RowIndex:
 
         ``start`` is the offset of the numbers in their line. May be called by several threads.
         """
-        found: list[tuple[int, float, int]] = []
         if not len(self._keys):
-            return found
+            return []
+        alike: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         for block in range(0, max(0, len(line) - STEPS), _BLOCK):
-            part = line[block : block + _BLOCK + STEPS]
-            keys = signatures(part)
+            keys = signatures(line[block : block + _BLOCK + STEPS])
             chosen = np.flatnonzero(_anchored(keys))
-            maybe = chosen[self._table[self._slots(keys[chosen])]]
+            maybe = chosen[self._table.take(self._slots(keys[chosen]).astype(np.int64))]
+            # In the order of the index, near numbers of which are read together.
+            maybe = maybe[np.argsort(keys[maybe])]
             first = np.minimum(np.searchsorted(self._keys, keys[maybe]), len(self._keys) - 1)
             last = np.where(self._keys[first] == keys[maybe], self._after[first], first)
             # Several windows may have the same bits; more than a few are a pattern, not a picture.
-            for also in range(_SAME_BITS):
-                more = last - first > also
-                maybe, first, last = maybe[more], first[more], last[more]
-                for group in range(0, len(maybe), _TOGETHER):
-                    some = slice(group, group + _TOGETHER)
-                    found += self._agreeing(part, maybe[some], first[some] + also, block + start)
+            same = np.minimum(last - first, _SAME_BITS)
+            nth = np.arange(same.sum()) - np.repeat(np.cumsum(same) - same, same)
+            alike.append((np.repeat(maybe + block, same), np.repeat(first, same) + nth))
+        if not alike:
+            return []
+        offsets, places = (np.concatenate(each) for each in zip(*alike, strict=True))
+        found: list[tuple[int, float, int]] = []
+        for group in range(0, len(offsets), _TOGETHER):
+            some = slice(group, group + _TOGETHER)
+            found += self._agreeing(line, offsets[some], places[some], start)
         return found
 
     def _slots(self, keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -197,14 +202,14 @@ class RowIndex:
 
     def _agreeing(
         self,
-        part: NDArray[np.float32],
+        line: NDArray[np.float32],
         offsets: NDArray[np.int64],
         places: NDArray[np.int64],
         start: int,
     ) -> list[tuple[int, float, int]]:
         turned = self._places[places] % 4
         with np.errstate(invalid="ignore", over="ignore"):
-            ours = part[offsets[:, None] + np.arange(STEPS + 1)].astype(np.float64)
+            ours = line[offsets[:, None] + np.arange(STEPS + 1)].astype(np.float64)
             ours -= ours.mean(axis=1, keepdims=True)
             mirrored = turned % 2 == 1
             ours[mirrored] = ours[mirrored, ::-1]

@@ -125,11 +125,20 @@ def byte_streams(stored: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.uint8]]
     for name, plane in (("lowest bit", low & 1), ("sign", top >> 7)):
         yield f"{name}, low first", np.packbits(plane, bitorder="little")
         yield f"{name}, high first", np.packbits(plane, bitorder="big")
-    four: NDArray[Any] = low & 15
-    yield "lowest 4 bits, low first", four[0::2] | four[1::2] << 4
-    yield "lowest 4 bits, high first", four[0::2] << 4 | four[1::2]
-    two: NDArray[Any] = low & 3
-    little: NDArray[Any] = two[0::2] | two[1::2] << 2
-    yield "lowest 2 bits, low first", little[0::2] | little[1::2] << 4
-    large: NDArray[Any] = two[0::2] << 2 | two[1::2]
-    yield "lowest 2 bits, high first", large[0::2] << 4 | large[1::2]
+    # Two elements, and four, as one number.
+    pairs: NDArray[Any] = low.view("<u2")
+    yield "lowest 4 bits, low first", _byte(pairs & 15 | pairs >> 4 & 240)
+    yield "lowest 4 bits, high first", _byte((pairs & 15) << 4 | pairs >> 8 & 15)
+    fours: NDArray[Any] = low.view("<u4")
+    yield (
+        "lowest 2 bits, low first",
+        _byte(fours & 3 | fours >> 6 & 12 | fours >> 12 & 48 | fours >> 18 & 192),
+    )
+    yield (
+        "lowest 2 bits, high first",
+        _byte((fours & 3) << 6 | fours >> 4 & 48 | fours >> 14 & 12 | fours >> 24 & 3),
+    )
+
+
+def _byte(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    return numbers.astype(np.uint8)
