@@ -121,6 +121,9 @@ def test_a_trained_network_has_no_dead_parts(name: str, tmp_path: Path) -> None:
     if name == "pruned":  # some units lost all of their inputs: told, and at worst reviewed
         assert {f.rule for f in found} <= {"tensors.dead-parts"}
         assert verdict(found) != "block"
+    elif name == "hardly trained":  # five of its last units are never above zero, and few are asked
+        assert {f.rule for f in found} <= {"tensors.dead-parts"}
+        assert verdict(found) == "pass"
     else:
         assert found == []
 
