@@ -116,29 +116,38 @@ class _Reading:
         if any(not is_number(cell) for cell in cells):
             raise _Refused("metrics.type", _("A cell is not a number."))
         # Undeclared counts look like counts: whole numbers, none negative.
+        whole = [_is_whole(cell) for cell in cells]
+        rows: list[list[float | int | None]]
         counts = self.spec.count
-        if counts is None and all(0 <= cell < 2**53 and cell == int(cell) for cell in cells):
-            counts = True
-        if not counts:
-            return [[self.number(cell, empty=True) for cell in row] for row in value]
-        rows = [[None if c is None else self.count(c) for c in row] for row in value]
-        self._complement(rows)
-        return [list(row) for row in rows]
+        if counts or (counts is None and all(whole)):
+            rows = [[None if c is None else self.count(c) for c in row] for row in value]
+            return self._complement(rows)
+        rows = [[self.number(cell, empty=True) for cell in row] for row in value]
+        # Beside fractions, too: a share or a mean among counts must not uncover them.
+        if counts is None and any(w and cell > 1 for w, cell in zip(whole, cells, strict=True)):
+            rows = [[self._unless_few(cell) for cell in row] for row in rows]
+        return self._complement(rows) if self.suppressed else rows
 
-    def _complement(self, rows: list[list[int | None]]) -> None:
-        """Suppress the smallest other cell when one alone was: totals would give it back."""
-        if sum(cell is None for row in rows for cell in row) != 1:
-            return
+    def _unless_few(self, rounded: float | None) -> float | None:
+        few = self.policy.release.cell_threshold
+        if rounded is None or not _is_whole(rounded) or rounded >= few:
+            return rounded
+        self.suppressed += 1
+        return None
+
+    def _complement(self, rows: list[list[float | int | None]]) -> list[list[float | int | None]]:
+        """Suppress the smallest other count when one alone was: totals would give it back."""
         shown = [
             (cell, y, x)
             for y, row in enumerate(rows)
             for x, cell in enumerate(row)
-            if cell is not None
+            if cell is not None and _is_whole(cell)
         ]
-        if shown:
+        if shown and sum(cell is None for row in rows for cell in row) == 1:
             _cell, y, x = min(shown)
             rows[y][x] = None
             self.suppressed += 1
+        return rows
 
 
 def check_metrics(
@@ -182,6 +191,11 @@ def check_metrics(
         findings += _notes(reading)
     findings += _budget(declared, rounded, policy)
     return rounded, findings
+
+
+def _is_whole(cell: float) -> bool:
+    """Whether a number may be a count."""
+    return 0 <= cell < 2**53 and cell == int(cell)
 
 
 def _is_table(value: object) -> bool:

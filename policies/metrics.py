@@ -28,7 +28,7 @@ class MetricSpec:
     of the declared ``values``, the only text that may leave. Every value lies between ``minimum``
     and ``maximum`` and is rounded to ``digits`` significant digits. ``count`` says that the
     numbers count subjects or images, so that small ones are suppressed; None lets the values
-    tell, for a matrix.
+    tell, for a matrix: whole numbers are counts, also beside fractions if one is above 1.
     """
 
     kind: str

@@ -61,6 +61,7 @@ def released(name: str, value: Any, policy: Policy = POLICY) -> tuple[Any, str, 
         ("confusion", [[100, 40], [30, 200]], [[100, 40], [30, 200]]),
         ("confusion", [[0.91, 0.09], [0.2, 0.8]], [[0.91, 0.09], [0.2, 0.8]]),
         ("confusion", [[None, 0.5]], [[None, 0.5]]),
+        ("confusion", [[1, 0], [0.25, 0.75]], [[1.0, 0.0], [0.25, 0.75]]),
         ("confusion", [[50] * 32] * 32, [[50] * 32] * 32),
     ],
 )
@@ -80,6 +81,10 @@ def test_what_was_declared_leaves_rounded(name: str, value: Any, leaves: Any) ->
         ("confusion", [[3.0, 100.0], [40.0, 50.0]], [[None, 100], [None, 50]]),
         ("confusion", [[1, 0], [0, 1]], [[None, None], [None, None]]),
         ("counts", [[4]], [[None]]),
+        # A share, a mean or a cell that was left empty among counts does not uncover them.
+        ("confusion", [[100, 3], [40, 0.5]], [[100.0, None], [None, 0.5]]),
+        ("confusion", [[3, 0.97], [4, -1.5]], [[None, 0.97], [None, -1.5]]),
+        ("confusion", [[3.00001, 2], [40, 0.5]], [[None, None], [40.0, 0.5]]),
     ],
 )
 def test_small_counts_are_suppressed(name: str, value: Any, leaves: Any) -> None:
