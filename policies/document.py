@@ -234,6 +234,9 @@ class ReleasePolicy:
     download_uses: Annotated[int, Lower(1, 100)]
 
 
+_ASKED_LATER = ("sealed_evaluations", "download_hours", "download_uses")
+
+
 @dataclass(frozen=True, slots=True)
 class AttackPolicy:
     """How hard a network is attacked before it leaves, and what an attack must not reach.
@@ -390,6 +393,25 @@ def as_mapping(policy: object) -> dict[str, Any]:
     """Return plain values (for JSON and for the evidence), sizes and times in bytes and seconds."""
     values: dict[str, Any] = plain(policy)
     return values
+
+
+def inspected_under(policy: Policy) -> dict[str, Any]:
+    """Return what an inspection is held to, as plain values: its record keeps them.
+
+    Not how often a sealed split is asked or a bundle fetched, which is asked at other times.
+    """
+    values = as_mapping(policy)
+    release = {k: v for k, v in values["release"].items() if k not in _ASKED_LATER}
+    return {"release": release} | {name: values[name] for name in ("attacks", "privacy")}
+
+
+def stricter_since(policy: Policy, kept: Mapping[str, Any]) -> str | None:
+    """Return a field in which a policy is stricter than the :func:`inspected_under` of before."""
+    try:
+        _tighten(policy, kept, "", free=False)
+    except Invalid as error:
+        return error.field
+    return None
 
 
 def release_policy(values: Mapping[str, Any]) -> ReleasePolicy:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import transaction
 
-from policies.document import Policy
+from policies.document import Policy, inspected_under
 from portal.jobs import admission, ledger, staging, storage, workdir
 from portal.jobs.models import Artefact, Finding, Inspection, Job, Node
 from portal.jobs.transitions import move
@@ -44,7 +44,7 @@ def inspect(job: Job, lease: Lease, node: Node) -> None:
         report = _examine(job, lease, policy, data, folder)
         drawn = _sketch(job, policy, folder / "artefacts")
         rewritten = _keep_sanitised(job, report)
-        _finish(job, lease, report, rewritten, drawn)
+        _finish(job, lease, policy, report, rewritten, drawn)
     staging.leave(job)
 
 
@@ -105,7 +105,12 @@ def _keep_sanitised(job: Job, report: Report) -> list[Artefact]:
 
 
 def _finish(
-    job: Job, lease: Lease, report: Report, rewritten: list[Artefact], drawn: Sketch
+    job: Job,
+    lease: Lease,
+    policy: Policy,
+    report: Report,
+    rewritten: list[Artefact],
+    drawn: Sketch,
 ) -> None:
     public = [finding.public() for finding in report.findings]
     whole = canonical([finding.as_mapping() for finding in report.findings])
@@ -113,6 +118,7 @@ def _finish(
     metrics = json.loads(canonical(dict(report.metrics)))
     sanitising = json.loads(canonical(dict(report.sanitising)))
     kept = storage.keep(io.BytesIO(whole), context=storage.report_context(job.pk))
+    under = inspected_under(policy)
     digest = hashlib.sha256(
         canonical(
             {
@@ -122,6 +128,7 @@ def _finish(
                 "metrics": metrics,
                 "sanitising": sanitising,
                 "digests": dict(report.digests),
+                "policy": under,
                 "internal": kept.sha256,
             }
         )
@@ -137,6 +144,7 @@ def _finish(
             metrics=metrics,
             sanitising=sanitising,
             sketch=drawn.as_mapping(),
+            policy=under,
             report_sha256=digest,
             internal_object=kept.object_name,
             internal_key=kept.wrapped_key,

@@ -264,6 +264,8 @@ class Inspection(models.Model):
     # The network's tensors, and a projection of the weights by which releases are compared
     # (sandbox_runner/inspection/sketch.py). For who examines.
     sketch = models.JSONField(default=dict, blank=True)
+    # What of the policy it was held to (policies.document.inspected_under); empty in old rows.
+    policy = models.JSONField(default=dict, blank=True)
     report_sha256 = models.CharField(max_length=64)  # of the public report and the internal one
     # Findings' internal parts (pictures, samples, subjects): encrypted, for reviewers only.
     internal_object = models.CharField(max_length=64, blank=True)

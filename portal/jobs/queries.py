@@ -14,6 +14,7 @@ from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from policies.access import can_get
+from policies.document import stricter_since
 from policies.errors import Denied, _
 from policies.review import Case, check_can_vote
 from policies.workflow import APPLICANT, JOB
@@ -260,6 +261,10 @@ def propose_block(job: Job) -> str | None:
         return _(
             "The dataset asks for rewritten weights now, and did not when this job was inspected. "
             "Run it again."
+        )
+    if stricter_since(policy, inspection.policy) is not None:
+        return _(
+            "The dataset's policy asks for more now than when this job was inspected. Run it again."
         )
     return None
 

@@ -113,6 +113,7 @@ def _inspection(release: Release) -> dict[str, Any]:
     return {
         "verdict": inspection.verdict,
         "report_sha256": inspection.report_sha256,
+        "policy": inspection.policy or None,
         "findings": [dict(row) for row in FindingSerializer(inspection.findings, many=True).data],
         "official": inspection.official,
         "sanitising": inspection.sanitising or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -17,8 +18,10 @@ from policies.document import (
     as_mapping,
     default_policy,
     deploy,
+    inspected_under,
     policy_from_mapping,
     read_policy,
+    stricter_since,
     tighten,
     tighten_toml,
 )
@@ -159,6 +162,33 @@ def test_tightening_twice_is_the_same_and_cannot_be_undone(override: tuple[str, 
     if once != BASE:
         with pytest.raises(Invalid):
             tighten(once, nested(path, as_value(LEAVES[path][2])))
+
+
+@settings(max_examples=300, deadline=None)
+@given(overrides())
+def test_an_inspection_falls_by_what_is_stricter_since(override: tuple[str, Any]) -> None:
+    path, value = override
+    kept = json.loads(json.dumps(inspected_under(BASE)))
+    try:
+        now = tighten(BASE, nested(path, value))
+    except Invalid:
+        return
+    section, name = path.split(".", 1)
+    held_to = name in kept.get(section, {}) and now != BASE
+    assert stricter_since(now, kept) == (path if held_to else None)
+    # An inspection under the stricter one is good enough for the looser one, and an old row's too.
+    assert stricter_since(BASE, inspected_under(now)) is None
+    assert stricter_since(now, {}) is None
+
+
+def test_an_inspection_is_not_held_to_what_is_asked_later() -> None:
+    assert set(inspected_under(BASE)) == {"release", "attacks", "privacy"}
+    for name in ("download_hours", "download_uses", "sealed_evaluations"):
+        assert name not in inspected_under(BASE)["release"]
+
+
+def test_a_setting_that_no_policy_knows_any_more_makes_an_inspection_old() -> None:
+    assert stricter_since(BASE, {"attacks": {"gone": 3}}) == "attacks.gone"
 
 
 def as_value(value: Any) -> Any:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from policies.document import inspected_under
 from portal import workplace
 from portal.audit.models import Event
 from portal.catalog.models import StoredFile, Subject
+from portal.catalog.queries import policy_of
 from portal.jobs import actions, engine, queries, storage
 from portal.jobs.models import Job, JobStep, LedgerEntry, StagedCopy, StagedUse
 from tests.portal.cast import Cast
@@ -85,6 +87,7 @@ def test_weights_are_measured_on_the_sealed_split(cast: Cast) -> None:
     # By which the releases of one dataset are compared.
     assert len(job.inspection.sketch["architecture"]) == 64
     assert any(job.inspection.sketch["sums"])
+    assert job.inspection.policy == inspected_under(policy_of(job.version.dataset))
     assert leftovers() == []
 
 

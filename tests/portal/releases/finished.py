@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from policies.document import default_policy
+from policies.document import default_policy, inspected_under
 from portal.access.models import Grant
+from portal.catalog.queries import policy_of
 from portal.jobs import actions, storage
 from portal.jobs.models import Artefact, Finding, Inspection, Job
 from portal.releases import actions as releases
@@ -46,6 +47,7 @@ def finish(job: Job, *findings: dict[str, Any]) -> Job:
         verdict=verdict,
         official={"patient": {"auc": {"value": 0.9, "low": 0.8, "high": 0.95}}},
         metrics={"loss": 0.1},
+        policy=inspected_under(policy_of(job.version.dataset)),
         report_sha256="a" * 64,
     )
     for number, finding in enumerate(findings, start=1):

@@ -120,7 +120,7 @@ def test_votes_fall_when_anything_changes(cast: Cast, release: Release, what: st
         # The public figure of a finding stands in the signed evidence.
         release.job.inspection.findings.update(evidence={"bits": 1})
     elif what == "policy":
-        Dataset.objects.update(policy={"release": {"cell_threshold": 20}})
+        Dataset.objects.update(policy={"release": {"download_hours": 1}})
     else:
         finding = {**blocked(), "severity": "review"}
         release.job.inspection.findings.create(number=9, **finding)

@@ -189,6 +189,28 @@ def test_the_policy_s_checklist_is_asked_and_stored_with_the_vote(
     assert Event.objects.get(action="release.vote").details["looked_at"] == [*ALL, "subgroups"]
 
 
+def test_a_policy_that_asks_for_more_than_the_inspection_wants_another_run(
+    cast: Cast, release: Release, api, browse
+) -> None:
+    vote = f"/api/v1/releases/{release.pk}/votes"
+    dataset = cast.version.dataset
+    # Something that no inspection is held to changes nothing but what the votes are bound to.
+    dataset.policy = {"release": {"download_hours": 1}}
+    dataset.save()
+    given = {"choice": "approve", "bound_to": digest(release), "looked_at": list(ALL)}
+    assert api(cast.reviewers[0]).post(vote, given, format="json").status_code == 201
+    dataset.policy = {"attacks": {"membership_review_auc": 0.55}}
+    dataset.save()
+    given["bound_to"] = digest(release)
+    answer = api(cast.reviewers[1]).post(vote, given, format="json")
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "release.blocked"
+    assert "asks for more now than when this job was inspected" in answer.json()["error"]["message"]
+    # It may still be turned down, and a new job of the same submission could be released.
+    given["choice"], given["comment"] = "reject", "The policy is stricter now."
+    assert api(cast.reviewers[1]).post(vote, given, format="json").status_code == 201
+
+
 def waits_for_names(person: Person) -> int:
     said = "secret networks have no reviewer named"
     return sum(one.count for one in waiting_for(person) if one.label == said)
