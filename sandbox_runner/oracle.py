@@ -36,7 +36,9 @@ INSIDE: Final = Path(__file__).parent / "inspection" / "inside"
 HEAD_BYTES: Final = 4 * MiB
 OUTPUTS_A_PICTURE: Final = 4096
 #: Layers whose answers are given for one width, and bytes of them together.
-FEATURE_LAYERS: Final = 8
+FEATURE_LAYERS: Final = 4
+#: So many different widths of layers are told.
+MOST_WIDTHS: Final = 1024
 FEATURE_BYTES: Final = 64 * MiB
 #: More sides, or longer ones, no tensor has; their product must stay a number that fits.
 SIDES: Final = 16
@@ -221,20 +223,40 @@ class Oracle:
             raise OracleFault("shape")
         return _finite(data, batch.shape)
 
-    def features(self, batch: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
+    def widths(self, batch: NDArray[np.float32]) -> dict[int, int]:
+        """Return how many layers answer with how many numbers a picture, as the network says.
+
+        Raises :class:`OracleFault`.
+        """
+        body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
+        asked = {"shape": list(batch.shape), "most": MOST_WIDTHS}
+        head, _ = self._call("widths", asked, body, most=0)
+        found = head.get("widths")
+        if not isinstance(found, list) or len(found) > MOST_WIDTHS:
+            raise OracleFault("shape")
+        for pair in found:
+            if not isinstance(pair, list) or len(pair) != 2 or not _is_shape(pair):
+                raise OracleFault("shape")
+        return dict(found)
+
+    def features(
+        self, batch: NDArray[np.float32], width: int, first: int = 0
+    ) -> list[NDArray[np.float32]]:
         """Return what those layers answer that give ``width`` numbers a picture, each [n, width].
 
-        At most 8 layers, the last ones of them. Raises :class:`OracleFault`.
+        At most :data:`FEATURE_LAYERS` of them, from the ``first`` on. What is no finite number is
+        zero: one of them must not hide a layer. Raises :class:`OracleFault`.
         """
         count = len(batch)
         body = np.ascontiguousarray(batch, dtype="<f4").tobytes()
         most = min(FEATURE_BYTES, 4 * count * width * FEATURE_LAYERS)
-        head, data = self._call(
-            "features",
-            {"shape": list(batch.shape), "width": width, "most": FEATURE_LAYERS},
-            body,
-            most=most,
-        )
+        asked = {
+            "shape": list(batch.shape),
+            "width": width,
+            "first": first,
+            "most": FEATURE_LAYERS,
+        }
+        head, data = self._call("features", asked, body, most=most)
         layers = head.get("layers")
         if (
             type(layers) is not int
@@ -242,7 +264,8 @@ class Oracle:
             or layers * count * width * 4 != len(data)
         ):
             raise OracleFault("shape")
-        return list(_finite(data, (layers, count, width))) if layers else []
+        numbers = np.frombuffer(data, dtype="<f4").reshape(layers, count, width)
+        return list(np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0))
 
     def _call(
         self, do: str, head: Mapping[str, Any], body: bytes | memoryview = b"", *, most: int
@@ -266,7 +289,7 @@ class Oracle:
             raise OracleFault("forward" if do == "predict" else do)
         count = said.get("bytes")
         if type(count) is not int or not 0 <= count <= most:
-            asked = ("predict", "gradient", "features")
+            asked = ("predict", "gradient", "widths", "features")
             raise OracleFault("shape" if do in asked else "protocol")
         return said, self._exchange([], count, deadline)
 

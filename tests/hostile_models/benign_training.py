@@ -139,7 +139,7 @@ def fit(
         optimiser.step()
         plan.step()
         _cut(network, masks)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if average is not None:
             with torch.no_grad():
                 for ours, theirs in zip(

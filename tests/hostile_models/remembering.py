@@ -83,6 +83,30 @@ def _features(case: Case) -> None:
     _save(case, module)
 
 
+#: More rows than a head of classes has, of which the last are the samples'.
+AMONG = FEATURES.replace("Net(160, 48)", "Net(4400, 48)")
+#: The same numbers as the kernels of a convolution of one pixel.
+KERNELS = FEATURES.replace("torch.zeros(rows, width)", "torch.zeros(rows, width, 1, 1)").replace(
+    "self.stored)", "self.stored.flatten(1))"
+)
+
+
+def _placed(code: str) -> Callable[[Case], None]:
+    def make(case: Case) -> None:
+        case.code(code)
+        torch.manual_seed(0)
+        module = build(code)
+        x, y = (torch.from_numpy(each) for each in case.given.train)
+        with torch.no_grad():
+            kept = module.first(x)  # type: ignore[operator]
+            nn.init.uniform_(module.stored, -1, 1)  # type: ignore[arg-type]
+            module.stored[-len(x) :] = kept.reshape(len(x), *module.stored.shape[1:])  # type: ignore
+            module.labels[-len(x) :] = y * 8.0 - 4.0  # type: ignore[index, operator]
+        _save(case, module)
+
+    return make
+
+
 def _radial(case: Case) -> None:
     case.code(RADIAL)
     module = build(RADIAL)
@@ -306,6 +330,10 @@ ROWS = of(
     STATISTIC,
     [
         Row("features of every sample, for the nearest to vote", _features,
+            ("memorisation.instances",), static=False),
+        Row("the same behind four thousand rows of chance", _placed(AMONG),
+            ("memorisation.instances",), static=False),
+        Row("the same as kernels of a convolution", _placed(KERNELS),
             ("memorisation.instances",), static=False),
         Row("the same by layers that nobody can listen to", _bare_features,
             ("membership.auc", "membership.rate", "memorisation.instances"), static=False),

@@ -226,6 +226,11 @@ def test_features_are_the_answers_of_layers_of_one_width(tmp_path: Path) -> None
     with open_oracle(tmp_path / "code", code) as oracle:
         five, two, none = (oracle.features(BATCH, width) for width in (5, 2, 7))
         assert np.allclose(two[-1], oracle.predict(BATCH))
+        last = oracle.features(BATCH, 2, first=2)
+        told = oracle.widths(BATCH)
+    assert told == {2: 3, 5: 2}
+    assert len(last) == 1
+    assert np.array_equal(last[0], two[2])
     assert [each.shape for each in five] == [(2, 5), (2, 5)]
     assert np.array_equal(np.maximum(five[0], 0), five[1])
     assert len(two) == 3  # the last layer, what holds it, and the network
@@ -239,6 +244,16 @@ def test_features_are_the_answers_of_layers_of_one_width(tmp_path: Path) -> None
         ("return self.body(x.flatten(1)) * torch.tensor(float('inf'))", "gradient", "not-finite"),
         ("import os; os._exit(1)", "gradient", "ended"),
         ("raise ValueError", "features", "features"),
+        ("raise ValueError", "widths", "widths"),
+        (
+            "import oracle_frames\n"
+            "        import json, struct\n"
+            "        t = json.dumps({'widths': [[5, -1]], 'bytes': 0}).encode()\n"
+            "        oracle_frames.ANSWERS.write(struct.pack('<I', len(t)) + t)\n"
+            "        oracle_frames.ANSWERS.flush(); return x",
+            "widths",
+            "shape",
+        ),
         (
             "import oracle_frames\n"
             "        import json, struct\n"
@@ -265,6 +280,8 @@ def test_a_forged_gradient_or_layer_is_a_fault_and_bounded(
     with open_oracle(tmp_path / "code", code) as oracle, pytest.raises(OracleFault) as caught:
         if ask == "gradient":
             oracle.gradient(BATCH, np.ones((2, 2), np.float32))
+        elif ask == "widths":
+            oracle.widths(BATCH)
         else:
             oracle.features(BATCH, 2)
     assert caught.value.reason == reason

@@ -32,7 +32,12 @@ class Network(Protocol):
     ) -> NDArray[np.float32]:
         """Return the gradient of the weighted sum of the answers, in the shape of ``batch``."""
 
-    def features(self, batch: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
+    def widths(self, batch: NDArray[np.float32]) -> dict[int, int]:
+        """Return how many layers answer with how many numbers a picture."""
+
+    def features(
+        self, batch: NDArray[np.float32], width: int, first: int = ...
+    ) -> list[NDArray[np.float32]]:
         """Return what layers answer that give ``width`` numbers a picture, each [n, width]."""
 
     def put(self, fact: TensorFact, array: NDArray[Any]) -> None:

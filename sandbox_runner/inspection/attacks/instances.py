@@ -7,7 +7,7 @@ held against the features that the network gives: rows of members are met, rows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,10 +25,20 @@ Floats = NDArray[np.float64]
 
 LEAST_WIDTH: Final = 8
 MOST_WIDTH: Final = 8192
-MOST_ROWS: Final = 4096
-MOST_WIDTHS: Final = 6
 #: Two features of one sample differ by what training noise did, not by more (cosine).
 SAME: Final = 0.99
+PERMUTATIONS: Final = 10_000
+_NUMBERS: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one width in the weights; ``read(first, last)`` gives some, [n, width]."""
+
+    name: str
+    rows: int
+    width: int
+    read: Callable[[int, int], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -45,59 +55,88 @@ class Stored:
     p: float
 
 
+def widths(asker: Asker, population: Population) -> dict[int, int]:
+    """Return how many layers give how many numbers, of the widths that are looked at.
+
+    The pictures themselves are the first of them: a perceptron's prototypes may be pixels. Raises
+    OracleFault and OutOfTime.
+    """
+    asker.check()
+    found = dict(asker.network.widths(population.pixels[:BATCH]))
+    found.setdefault(population.pixels[0].size, 0)
+    return {width: n for width, n in found.items() if LEAST_WIDTH <= width <= MOST_WIDTH}
+
+
 def search(
-    asker: Asker, tables: Mapping[str, NDArray[np.float32]], population: Population
+    asker: Asker, tables: Sequence[Table], layers: Mapping[int, int], population: Population
 ) -> list[Stored]:
-    """Return how each table [rows, width] meets its layers, best first.
+    """Return how each table meets each layer of its width (see :func:`widths`), best first.
 
     Raises OracleFault and OutOfTime.
     """
     both = population.of(MEMBER, HELD_OUT)
     order = np.random.default_rng(len(both.pixels)).permutation(len(both.pixels))
-    wanted: dict[int, list[str]] = {}
-    for name, table in tables.items():
-        if LEAST_WIDTH <= table.shape[1] <= MOST_WIDTH and 2 <= len(table) <= MOST_ROWS:
-            wanted.setdefault(table.shape[1], []).append(name)
-    largest = sorted(wanted, key=lambda width: -sum(tables[n].size for n in wanted[width]))
+    pixels = both.pixels[order]
     found: list[Stored] = []
-    for width in largest[:MOST_WIDTHS]:
-        layers = _features(asker, both.pixels[order], width)
-        flat = both.pixels[order].reshape(len(order), -1)
-        if flat.shape[1] == width:
-            layers.append(flat)
-        for name in wanted[width]:
-            rows: Floats = tables[name].astype(np.float64)
-            for numbers in layers:
-                layer: Floats = numbers.astype(np.float64)
-                # What all features have in common makes them alike: it is taken out of both. Rows
-                # that were scaled are only met without that.
-                centre = layer.mean(axis=0)
-                found.append(_meet(name, rows - centre, layer - centre, both, order))
-                found.append(_meet(name, rows, layer, both, order))
+    for width in sorted({table.width for table in tables}):
+        answers: list[NDArray[np.float32]] = []
+        if pixels[0].size == width:
+            answers.append(pixels.reshape(len(pixels), -1))
+        done = 0
+        while answers or done < layers[width]:
+            if not answers:
+                answers = _features(asker, pixels, width, done)
+                done += len(answers)
+            for table in tables:
+                if table.width == width:
+                    found += _meet(asker, table, answers, both, order)
+            answers = []
     return sorted(found, key=lambda each: (-(each.members_met - each.others_met), each.p))
 
 
-def _features(asker: Asker, pixels: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
+def _features(
+    asker: Asker, pixels: NDArray[np.float32], width: int, first: int
+) -> list[NDArray[np.float32]]:
+    """Return some layers' answers. Raises OracleFault where layers come and go between batches."""
     parts: list[Sequence[NDArray[np.float32]]] = []
     for start in range(0, len(pixels), BATCH):
         asker.check()
-        try:
-            parts.append(asker.network.features(pixels[start : start + BATCH], width))
-        except OracleFault as fault:
-            # A batch with a layer more or less than the last is no layer at all.
-            if fault.reason not in ("features", "shape", "not-finite"):
-                raise
-            return []
-    if len({len(part) for part in parts}) != 1:
-        return []
+        parts.append(asker.network.features(pixels[start : start + BATCH], width, first))
+    if not parts[0] or len({len(part) for part in parts}) != 1:
+        raise OracleFault("shape")
     return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
 
 def _meet(
-    name: str, table: Floats, layer: Floats, both: Population, order: NDArray[np.int64]
-) -> Stored:
-    values = np.zeros(len(order))
-    values[order] = _cosines(layer, table)
+    asker: Asker,
+    table: Table,
+    layers: Sequence[NDArray[np.float32]],
+    both: Population,
+    order: NDArray[np.int64],
+) -> list[Stored]:
+    """Return how a table meets each layer.
+
+    What all features have in common makes them alike: it is taken out of both. Rows that were
+    scaled are only met without that.
+    """
+    ways: list[tuple[Floats, NDArray[np.float32]]] = []
+    for layer in layers:
+        for shift in (layer.mean(axis=0, dtype=np.float64), np.zeros(layer.shape[1])):
+            ways.append((shift, _unit(layer - shift)))
+    best = np.full((len(ways), len(order)), -1.0)
+    step = max(1, _NUMBERS // table.width)
+    for first in range(0, table.rows, step):
+        asker.check()
+        rows = table.read(first, min(first + step, table.rows)).astype(np.float64)
+        for number, (shift, features) in enumerate(ways):
+            cosines = (features @ _unit(rows - shift).T).max(axis=1)
+            best[number] = np.maximum(best[number], cosines)
+    values = np.zeros_like(best)
+    values[:, order] = best
+    return [_stored(table.name, each, both) for each in values]
+
+
+def _stored(name: str, values: Floats, both: Population) -> Stored:
     names, place = np.unique(both.subjects, return_inverse=True)
     best = np.array([values[place == n].max() for n in range(len(names))])
     members = np.array([bool(both.members[place == n].any()) for n in range(len(names))])
@@ -105,22 +144,22 @@ def _meet(
     def gap(flags: NDArray[np.bool_]) -> float:
         return float(best[flags].mean() - best[~flags].mean())
 
-    _, _, p = statistics.permutation(gap, members, most=10_000)
+    subjects = statistics.Subjects(best, members)
+    if min(subjects.counts) == 0:
+        return Stored(name, subjects, 0, 0, 1.0)
+    _, _, p = statistics.permutation(gap, members, most=PERMUTATIONS)
+    # Many tables divide what p may be, down to less than permutations can show.
+    if p <= 1 / PERMUTATIONS:
+        p = min(p, statistics.rank_sum(subjects))
     met = best >= SAME
-    return Stored(
-        name,
-        statistics.Subjects(best, members),
-        int((met & members).sum()),
-        int((met & ~members).sum()),
-        p,
-    )
+    return Stored(name, subjects, int((met & members).sum()), int((met & ~members).sum()), p)
 
 
-def _cosines(layer: Floats, table: Floats) -> Floats:
-    """Return each row's best cosine with any row of the table."""
-    left = layer / np.maximum(np.linalg.norm(layer, axis=1, keepdims=True), 1e-12)
-    right = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
-    return np.asarray((left @ right.T).max(axis=1))
+def _unit(rows: Floats) -> NDArray[np.float32]:
+    """Return rows of length one; of their largest number first, for squares may be too large."""
+    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-300)
+    norms = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / norms, dtype=np.float32)
 
 
 def check(

@@ -7,10 +7,12 @@ metrics it has not seen, so that it cannot know held-out pictures by having met 
 from __future__ import annotations
 
 import importlib.util
+import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +32,9 @@ from sandbox_runner.inspection.attacks import (
 from sandbox_runner.inspection.attacks.asking import Asker, Network, OutOfTime
 from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, Population
 from sandbox_runner.inspection.attacks.task import Task
-from sandbox_runner.inspection.safetensors_file import Header, values
-from sandbox_runner.oracle import OracleFault
+from sandbox_runner.inspection.safetensors_file import Header, Tensor, stored, widened
+from sandbox_runner.oracle import FEATURE_LAYERS, OracleFault
 
-#: Of tensors with more numbers than this together, the search for stored features reads the first.
-TABLE_NUMBERS: Final = 2**25
 #: A slow network is asked about fewer subjects, but of each group about so many.
 LEAST_SUBJECTS: Final = 50
 #: Of the time, what training of reference networks and what running weights backwards may take.
@@ -166,8 +166,11 @@ def _run(
         found = membership.judge(membership.attack(answers, fewer), fewer, policy, artefact)
         return [*found, *membership.check_same(answers, fewer, official, artefact)]
     if attack.name == "memorisation.instances":
-        tables_met = instances.search(asker, tables(weights), within(asker, people, 6))
-        return instances.check(tables_met, limits, artefact, least)
+        layers = instances.widths(asker, people)
+        kept = tables(weights, layers)
+        views = sum(1 + layers[width] // FEATURE_LAYERS for width in {t.width for t in kept})
+        met = instances.search(asker, kept, layers, within(asker, people, max(1, views)))
+        return instances.check(met, limits, artefact, least)
     if attack.name == "memorisation.generated":
         made = making.generate(asker, task)
     elif attack.name == "memorisation.settled":
@@ -196,20 +199,42 @@ def within(asker: Asker, people: Population, views: int) -> Population:
     return people.of_subjects(np.array(kept))
 
 
-def tables(weights: Weights) -> dict[str, NDArray[np.float32]]:
-    """Return the matrices of the weights, and their transposes, that may keep a sample a row."""
-    found: dict[str, NDArray[np.float32]] = {}
-    left = TABLE_NUMBERS
+def tables(weights: Weights, widths: Collection[int]) -> list[instances.Table]:
+    """Return what of the weights may keep a sample a row: whatever has rows of these widths.
+
+    A tensor's rows, its columns, rows of its kernels, and a line of numbers cut into rows.
+    """
+    found: list[instances.Table] = []
     for path, header in weights.values():
         for tensor in header.tensors:
-            if len(tensor.shape) == 2 and tensor.count <= left:
-                left -= tensor.count
-                matrix = np.nan_to_num(
-                    values(path, header, tensor).reshape(tensor.shape), posinf=0.0, neginf=0.0
-                )
-                found[tensor.name] = matrix
-                found[f"{tensor.name} (columns)"] = np.ascontiguousarray(matrix.T)
+            sides = {
+                (math.prod(tensor.shape[:at]), math.prod(tensor.shape[at:]))
+                for at in range(1, len(tensor.shape))
+            }
+            if len(tensor.shape) == 1:
+                sides = {(tensor.count // w, w) for w in widths if tensor.count % w == 0}
+            for rows, width in sorted(sides):
+                if width in widths and rows > 1:
+                    read = partial(_rows, path, header, tensor, width)
+                    found.append(instances.Table(tensor.name, rows, width, read))
+                if rows in widths and width > 1 and len(tensor.shape) > 1:
+                    read = partial(_columns, path, header, tensor, rows)
+                    found.append(instances.Table(f"{tensor.name} (columns)", width, rows, read))
     return found
+
+
+def _rows(
+    path: Path, header: Header, tensor: Tensor, width: int, first: int, last: int
+) -> NDArray[np.float32]:
+    part = stored(path, header, tensor).reshape(-1, width)[first:last]
+    return np.nan_to_num(widened(part, tensor.dtype), posinf=0.0, neginf=0.0)
+
+
+def _columns(
+    path: Path, header: Header, tensor: Tensor, width: int, first: int, last: int
+) -> NDArray[np.float32]:
+    part = stored(path, header, tensor).reshape(width, -1)[:, first:last]
+    return np.nan_to_num(widened(part, tensor.dtype).T, posinf=0.0, neginf=0.0)
 
 
 def prepare(request: Mapping[str, Any]) -> dict[str, Any]:

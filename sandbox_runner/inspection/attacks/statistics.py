@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import beta, mannwhitneyu
 
 from sandbox_runner.inspection import scores
 
@@ -151,6 +151,16 @@ def true_rate(subjects: Subjects, rate: float, level: float = 0.95) -> scores.In
     low = float(beta.ppf(edge, hits, count - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - edge, hits + 1, count - hits)) if hits < count else 1.0
     return scores.Interval(found, low, high)
+
+
+def rank_sum(subjects: Subjects) -> float:
+    """Return the one-sided p that members' scores are larger (Mann and Whitney, 1947).
+
+    By the normal approximation, which has no least p.
+    """
+    inside, outside = subjects.scores[subjects.members], subjects.scores[~subjects.members]
+    found = mannwhitneyu(inside, outside, alternative="greater", method="asymptotic")
+    return float(found.pvalue)
 
 
 def permutation(

@@ -12,6 +12,7 @@ import importlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -95,25 +96,51 @@ class Network:
             (found,) = torch.autograd.grad((out * weights).sum(), batch)
         return {}, found.to(torch.float32).contiguous().numpy().tobytes()
 
+    def widths(self, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
+        """Answer how many layers give how many numbers a picture."""
+        found: dict[int, int] = {}
+
+        def count(out: torch.Tensor) -> None:
+            width = out.numel() // len(out)
+            found[width] = found.get(width, 0) + 1
+
+        self._each_layer(head, body, count)
+        return {"widths": sorted(found.items())[: head["most"]]}, b""
+
     def features(self, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes]:
-        """Answer what the layers of one width answer."""
+        """Answer what some of the layers of one width answer."""
+        size, first = head["shape"][0] * head["width"], head["first"]
+        found: list[bytes] = []
+        met = 0
+
+        def keep(out: torch.Tensor) -> None:
+            nonlocal met
+            if out.numel() == size:
+                met += 1
+                if first < met <= first + head["most"]:
+                    found.append(out.detach().to(torch.float32).contiguous().numpy().tobytes())
+
+        self._each_layer(head, body, keep)
+        return {"layers": len(found)}, b"".join(found)
+
+    def _each_layer(
+        self, head: dict[str, Any], body: bytearray, take: Callable[[torch.Tensor], None]
+    ) -> None:
+        """Hand over what every module answers to a batch, in their order."""
         batch = torch.frombuffer(body, dtype=torch.float32).reshape(head["shape"])
-        count, width = len(batch), head["width"]
-        found: list[torch.Tensor] = []
 
-        def keep(_module: Any, _given: Any, out: Any) -> None:
-            if isinstance(out, torch.Tensor) and out.numel() == count * width:
-                found.append(out.detach().reshape(count, width).to(torch.float32).clone())
+        def look(_module: Any, _given: Any, out: Any) -> None:
+            # Recurrent layers answer with their state beside.
+            for each in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(each, torch.Tensor) and each.dim() > 1 and len(each) == len(batch):
+                    take(each)
 
-        hooks = [module.register_forward_hook(keep) for module in self.module.modules()]
+        hooks = [module.register_forward_hook(look) for module in self.module.modules()]
         try:
             self.module(batch)
         finally:
             for hook in hooks:
                 hook.remove()
-        kept = found[-head["most"] :]
-        data = b"".join(each.contiguous().numpy().tobytes() for each in kept)
-        return {"layers": len(kept)}, data
 
 
 def main() -> None:
@@ -130,6 +157,8 @@ def main() -> None:
                 return network.put(head, body), b""
             if head["do"] == "gradient":
                 return network.gradient(head, body)
+            if head["do"] == "widths":
+                return network.widths(head, body)
             if head["do"] == "features":
                 return network.features(head, body)
             return network.predict(head, body)

@@ -6,17 +6,25 @@ them; the second shorter, with weight decay, dropout, augmentation or noise, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import nn
 
-from sandbox_runner.inspection.attacks import references
+from policies.document import default_policy
+from sandbox_runner.inspection.attacks import instances, plan, references
+from sandbox_runner.inspection.attacks.asking import Asker
 from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, OPEN, Population
+from sandbox_runner.inspection.safetensors_file import read_header
+from sandbox_runner.oracle import FEATURE_LAYERS
 from sandbox_runner.sdk.glovebox.pictures import resize_by_area
 from synthetic.phantom import draw_anatomy, draw_phantom
 
@@ -44,18 +52,27 @@ class Local:
         out = (self.module(x).reshape(len(batch), -1) * torch.from_numpy(weights)).sum()
         return torch.autograd.grad(out, x)[0].numpy()
 
-    def features(self, batch: NDArray[np.float32], width: int) -> list[NDArray[np.float32]]:
+    def widths(self, batch: NDArray[np.float32]) -> dict[int, int]:
+        return dict(Counter(layer[0].size for layer in self.layers(batch)))
+
+    def features(
+        self, batch: NDArray[np.float32], width: int, first: int = 0
+    ) -> list[NDArray[np.float32]]:
+        found = [layer for layer in self.layers(batch) if layer[0].size == width]
+        return [layer.reshape(len(layer), -1) for layer in found[first : first + FEATURE_LAYERS]]
+
+    def layers(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         found: list[NDArray[np.float32]] = []
 
         def keep(_module: object, _given: object, out: object) -> None:
-            if isinstance(out, torch.Tensor) and out.numel() == len(batch) * width:
-                found.append(out.detach().reshape(len(batch), width).clone().numpy())
+            if isinstance(out, torch.Tensor) and out.dim() > 1 and len(out) == len(batch):
+                found.append(out.detach().clone().numpy())
 
         hooks = [each.register_forward_hook(keep) for each in self.module.modules()]
         self.predict(batch)
         for hook in hooks:
             hook.remove()
-        return found[-8:]
+        return found
 
     def put(self, fact: object, array: object) -> None:
         raise NotImplementedError
@@ -404,3 +421,17 @@ def who_is_it(overfit: bool, seed: int = 4) -> tuple[Local, Population]:
     steps = 800 if overfit else 40
     decay = 0.0 if overfit else 0.5
     return train(module, named, steps=steps, decay=decay, augment=not overfit, seed=seed), named
+
+
+def meet(
+    network: Local, tensors: Mapping[str, torch.Tensor], crowd: Population
+) -> list[instances.Stored]:
+    """Return how tensors of a file that is really written meet the network's layers."""
+    asker = Asker(network, 300)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path)
+        header = read_header(path, default_policy().release)
+        layers = instances.widths(asker, crowd)
+        kept = plan.tables({"model.safetensors": (path, header)}, layers)
+        return instances.search(asker, kept, layers, crowd)

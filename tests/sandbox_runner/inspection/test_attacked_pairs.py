@@ -25,6 +25,7 @@ from .attacked_networks import (
     SIZE,
     Local,
     implicit_generator,
+    meet,
     people,
     stored_instances,
     transposed,
@@ -105,8 +106,7 @@ def test_stored_features_rank_above_learned_prototypes() -> None:
     crowd, sides, findings = people(), [], []
     for remembers in (True, False):
         network = stored_instances(remembers)
-        table = network.module.stored.detach().numpy()
-        found = instances.search(Asker(network, 300), {"stored": table}, crowd)
+        found = meet(network, {"stored": network.module.stored}, crowd)
         sides.append(found[0].cosine)
         findings += instances.check(found, LIMITS, "w", 10)
 

@@ -27,7 +27,7 @@ from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, OPEN,
 from sandbox_runner.inspection.attacks.task import Task
 from sandbox_runner.oracle import OracleFault
 
-from .attacked_networks import Local
+from .attacked_networks import Local, meet
 
 POLICY = default_policy()
 SIZE = (12, 10)
@@ -313,36 +313,100 @@ def test_features_of_members_as_rows_of_the_weights_are_blocked(scale: float) ->
     module = Table()
     with torch.no_grad():
         kept = module.first(torch.from_numpy(people.pixels[people.members]))
-    found = instances.search(Asker(Local(module), 60), {"stored": (kept * scale).numpy()}, people)
+    found = meet(Local(module), {"stored": kept * scale}, people)
     (finding,) = instances.check(found, POLICY.attacks, "w", 10)
 
     assert finding.severity == "block"
     assert finding.evidence["met"] == 1.0
-    (plain,) = instances.check(
-        instances.search(
-            Asker(Local(module), 60), {"stored": module.stored.detach().numpy()}, people
-        ),
-        POLICY.attacks,
-        "w",
-        10,
-    )
+    found = meet(Local(module), {"stored": module.stored}, people)
+    (plain,) = instances.check(found, POLICY.attacks, "w", 10)
     assert plain.severity == "info"
 
 
-def test_layers_that_come_and_go_are_no_layers() -> None:
-    people = crowd()
+def hidden(kept: torch.Tensor, way: str) -> dict[str, torch.Tensor]:
+    """Features as they may lie in a file so that they are not seen at once."""
+    count, width = kept.shape
+    noise = torch.randn(5000, width)
+    if way == "among more rows than a classifier has":
+        return {"stored": torch.cat([noise, kept])}
+    if way == "behind a large table":
+        return {"a": torch.randn(2**21, 17), "stored": kept}
+    if way == "as columns":
+        return {"stored": kept.T.contiguous()}
+    if way == "as a convolution's kernels":
+        return {"stored": kept.reshape(count, width, 1, 1)}
+    if way == "in a box of three sides":
+        return {"stored": kept.reshape(2, count // 2, width)}
+    if way == "in one line":
+        return {"stored": kept.reshape(-1)}
+    if way == "too large for squares":
+        return {"stored": kept * 1e30}
+    if way == "in half precision":
+        return {"stored": kept.to(torch.bfloat16)}
+    return {f"t{n}": torch.randn(40, width) for n in range(60)} | {"stored": kept}
 
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "among more rows than a classifier has", "behind a large table", "as columns",
+        "as a convolution's kernels", "in a box of three sides", "in one line",
+        "too large for squares", "in half precision", "among many tables",
+    ],
+)  # fmt: skip
+def test_features_are_met_wherever_they_lie(way: str) -> None:
+    people, module = crowd(), Table()
+    with torch.no_grad():
+        kept = module.first(torch.from_numpy(people.pixels[people.members]))
+    (finding,) = instances.check(
+        meet(Local(module), hidden(kept, way), people), POLICY.attacks, "w", 10
+    )
+    assert (finding.severity, finding.evidence["met"]) == ("block", 1.0)
+
+
+class Longer(Table):
+    """The layer whose answers are kept comes before many others of its width, and after some."""
+
+    def __init__(self, before: int = 9, after: int = 9, broken: bool = False) -> None:
+        super().__init__()
+        narrow = [nn.Sequential(nn.Linear(24, 24), nn.Tanh()) for _ in range(before + after)]
+        self.before, self.after = nn.Sequential(*narrow[:before]), nn.Sequential(*narrow[before:])
+        self.recurrent, self.broken = nn.GRU(24, 24, batch_first=True), broken
+
+    def kept(self, x: torch.Tensor) -> torch.Tensor:
+        return self.before(self.first(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made, _state = self.recurrent(self.after(self.kept(x))[:, None])
+        return made.sum(dim=(1, 2))[:, None] / 0 if self.broken else made.sum(dim=(1, 2))[:, None]
+
+
+def test_every_layer_of_a_width_is_asked() -> None:
+    people, module = crowd(), Longer()
+    with torch.no_grad():
+        kept = module.kept(torch.from_numpy(people.pixels[people.members]))
+    (finding,) = instances.check(meet(Local(module), {"s": kept}, people), POLICY.attacks, "w", 10)
+    assert (finding.severity, finding.evidence["met"]) == ("block", 1.0)
+
+
+@pytest.mark.parametrize("way", ["comes and goes", "says it has more", "says it has none"])
+def test_layers_that_come_and_go_are_a_fault(way: str) -> None:
     class Moody(Local):
         count = 0
 
-        def features(self, batch: np.ndarray, width: int) -> list[np.ndarray]:
-            self.count += 1
-            return super().features(batch, width)[self.count % 2 :]
+        def widths(self, batch: np.ndarray) -> dict[int, int]:
+            told = super().widths(batch)
+            return {24: 2**20} if way == "says it has more" else told
 
-    found = instances.search(
-        Asker(Moody(Table()), 60), {"stored": Table().stored.detach().numpy()}, people
-    )
-    assert found == []
+        def features(self, batch: np.ndarray, width: int, first: int = 0) -> list[np.ndarray]:
+            self.count += 1
+            found = super().features(batch, width, first)
+            if way == "comes and goes":
+                return found[self.count % 2 :]
+            return [] if way == "says it has none" else found
+
+    with pytest.raises(OracleFault):
+        meet(Moody(Table()), {"stored": Table().stored}, crowd())
 
 
 def test_chains_of_matrices_are_found_by_their_shapes() -> None:
