@@ -117,7 +117,7 @@ class Oracle:
         call_seconds: float,
     ) -> None:
         self._spec, self._build, self._weights = spec, build, weights
-        self._backend, self._call_seconds = backend, call_seconds
+        self._backend, self.call_seconds = backend, call_seconds
         #: Numbers that an answer to one picture may have at most.
         self.outputs = OUTPUTS_A_PICTURE
         self._running: RunningSandbox | None = None
@@ -275,7 +275,7 @@ class Oracle:
             raise OracleFault("ended")
         text = json.dumps({**head, "do": do, "bytes": len(body)}).encode()
         frame = [memoryview(struct.pack("<I", len(text)) + text), memoryview(body)]
-        deadline = time.monotonic() + self._call_seconds
+        deadline = time.monotonic() + self.call_seconds
         size = struct.unpack("<I", self._exchange(frame, 4, deadline))[0]
         if not 2 <= size <= HEAD_BYTES:
             raise OracleFault("protocol")

@@ -36,6 +36,7 @@ from sandbox_runner.graph_oracle import GraphOracle
 from sandbox_runner.inspection import (
     agreement,
     evaluation,
+    faults,
     influence,
     inputs,
     sanitising,
@@ -49,19 +50,6 @@ from sandbox_runner.oracle import OUTPUTS_A_PICTURE, Oracle, OracleFault
 
 #: Pictures are prepared at this size for the search where the manifest names none.
 DEFAULT_SIZE: Final = (128, 128)
-
-_FAULTS: Final = {
-    "start": "The network's process did not start.",
-    "build": "build() failed when it was called with the manifest's [config] and no data.",
-    "load": "The weights could not be loaded into the network.",
-    "put": "The network did not take the weights that it was given.",
-    "forward": "forward() failed on prepared pictures of [config] size.",
-    "timeout": "The network did not answer in time.",
-    "ended": "The network's process ended.",
-    "protocol": "The network's process broke the conversation.",
-    "shape": "The network's answers are not one number a picture, or one a class.",
-    "not-finite": "The network's answers are not finite numbers.",
-}
 
 
 class Gate:
@@ -271,9 +259,12 @@ class Gate:
                         self._rewrite(oracle, headers)
                 elif not self._measure_graph(oracle, artefact, headers, half=bool(graph["half"])):
                     return
-            self._attack(headers, artefact)
         except OracleFault as fault:
-            self._faulty(fault, artefact)
+            self.findings.append(faults.faulty(fault, artefact))
+            if fault.reason in ("build", "load"):
+                return
+        # Also of a network that failed so far: what it remembers must not hide behind a crash.
+        self._attack(headers, artefact)
 
     def _outputs(self) -> int:
         """Return how many numbers an answer may have."""
@@ -356,18 +347,6 @@ class Gate:
         )
         self.findings += checked
         return not any(found.severity == "block" for found in checked)
-
-    def _faulty(self, fault: OracleFault, artefact: str) -> None:
-        severity = "block" if fault.reason in ("build", "load", "protocol") else "review"
-        self.findings.append(
-            Finding(
-                "network.fault",
-                "block" if severity == "block" else "review",
-                artefact,
-                _FAULTS.get(fault.reason, "The network could not be asked."),
-                {"reason": fault.reason},
-            )
-        )
 
     def _rewrite(self, oracle: Oracle, headers: Mapping[str, Header]) -> None:
         """Let the worker rewrite the weights with as much noise as the network's answers bear."""
@@ -466,7 +445,7 @@ class Gate:
                     answers = evaluation.ask_shuffled(oracle, sealed.pixels)
                     self.official = evaluation.official(sealed, answers, self.settings, self.policy)
         except OracleFault as fault:
-            self._faulty(fault, artefact)
+            self.findings.append(faults.faulty(fault, artefact))
         most = self.policy.release.sanitise_loss
         self.findings += sanitising.check_loss(before, self.official, most, artefact)
         self.sanitising = facts | {"before": before}

@@ -97,11 +97,17 @@ def search(
 def _features(
     asker: Asker, pixels: NDArray[np.float32], width: int, first: int
 ) -> list[NDArray[np.float32]]:
-    """Return some layers' answers. Raises OracleFault where layers come and go between batches."""
+    """Return some layers' answers. Raises OracleFault where layers come and go between batches.
+
+    Every batch is as large as the others: what has as many rows as a batch by chance, as the
+    weights that some modules give, is a layer in each of them or in none.
+    """
     parts: list[Sequence[NDArray[np.float32]]] = []
     for start in range(0, len(pixels), BATCH):
         asker.check()
-        parts.append(asker.network.features(pixels[start : start + BATCH], width, first))
+        at = max(0, min(start, len(pixels) - BATCH))
+        layers = asker.network.features(pixels[at : at + BATCH], width, first)
+        parts.append([layer[start - at :] for layer in layers])
     if not parts[0] or len({len(part) for part in parts}) != 1:
         raise OracleFault("shape")
     return [np.concatenate(layer) for layer in zip(*parts, strict=True)]

@@ -1,7 +1,7 @@
 """Which attacks there are, what each costs, and how they are run one after the other.
 
-All of them have one process of the network, started for them: what it was asked for the official
-metrics it has not seen, so that it cannot know held-out pictures by having met them before.
+Their process of the network was started for them: what it was asked for the official metrics it
+has not seen, so that it cannot know held-out pictures by having met them before.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from policies.document import Policy
 from policies.findings import Finding
+from sandbox_runner.inspection import faults
 from sandbox_runner.inspection.attacks import (
     copies,
     instances,
@@ -39,6 +41,8 @@ from sandbox_runner.oracle import FEATURE_LAYERS, OracleFault
 LEAST_SUBJECTS: Final = 50
 #: Of the time, what training of reference networks and what running weights backwards may take.
 REFERENCE_SHARE: Final = 0.2
+#: A network that did not answer in time so often is not asked again.
+MOST_WAITS: Final = 2
 TRANSPOSE_SHARE: Final = 0.2
 
 Weights = Mapping[str, tuple[Path, Header]]
@@ -84,7 +88,7 @@ def request_of(task: Task, files: Sequence[str], policy: Policy) -> dict[str, An
 
 
 def run(
-    network: Network,
+    start: Callable[[], AbstractContextManager[Network]],
     people: Population,
     weights: Weights,
     task: Task,
@@ -93,41 +97,50 @@ def run(
     progress: Callable[[float], None] | None = None,
     official: Mapping[bytes, NDArray[np.float64]] | None = None,
 ) -> list[Finding]:
-    """Run every attack on the task and return findings. Raises OracleFault.
+    """Run every attack on the task and return findings.
 
-    ``official`` are the answers that the official metrics are made of, by the pictures' digest.
+    ``start`` gives a process of the network: where one has ended, the next attack has a new one,
+    so that a crash in one hides nothing from the others. ``official`` are the answers that the
+    official metrics are made of, by the pictures' digest.
 
-    An attack that was not done in its time is a finding that asks for review.
+    An attack that was not done in its time, or not answered, is a finding that asks for review.
     """
     wanted = [attack for attack in ATTACKS if task.kind in attack.tasks]
     findings: list[Finding] = []
-    start, given = time.monotonic(), 0.0
-    for number, attack in enumerate(wanted):
+    began, given = time.monotonic(), 0.0
+    with ExitStack() as process:
+        network: Network | None = None
+        waited = 0
+        for number, attack in enumerate(wanted):
 
-        def pulse(share: float = number / len(wanted)) -> None:
-            if progress is not None:
-                progress(share)
+            def pulse(share: float = number / len(wanted)) -> None:
+                if progress is not None:
+                    progress(share)
 
-        pulse()
-        # What one attack leaves of its time is the next one's.
-        given += attack.share * policy.attacks.seconds
-        asker = Asker(network, given - (time.monotonic() - start), task.outputs, pulse)
-        try:
-            findings += _run(attack, asker, people, weights, task, policy, artefact, official or {})
-        except OutOfTime:
-            findings.append(_unfinished(attack.name, artefact))
-        except OracleFault as fault:
-            if fault.reason in ("ended", "timeout", "protocol"):
-                raise
-            findings.append(
-                Finding(
-                    f"{attack.name}.fault",
-                    "review",
-                    artefact,
-                    "The network did not answer this attack as it answers otherwise.",
-                    {"reason": fault.reason},
+            pulse()
+            # What one attack leaves of its time is the next one's.
+            given += attack.share * policy.attacks.seconds
+            if waited >= MOST_WAITS:
+                findings.append(_unfinished(attack.name, artefact))
+                continue
+            try:
+                network = network or process.enter_context(start())
+                left = given - (time.monotonic() - began)
+                asker = Asker(network, left, task.outputs, pulse)
+                findings += _run(
+                    attack, asker, people, weights, task, policy, artefact, official or {}
                 )
-            )
+            except OutOfTime:
+                findings.append(_unfinished(attack.name, artefact))
+            except OracleFault as fault:
+                if fault.reason not in faults.GONE:
+                    findings.append(_not_answered(attack.name, artefact, fault))
+                    continue
+                findings.append(faults.faulty(fault, artefact, attack.name))
+                process.close()
+                network, waited = None, waited + (fault.reason == "timeout")
+                # What was waited for an answer is not taken off the next one's time.
+                began = max(began, time.monotonic() - given)
     if "membership" not in [attack.name for attack in wanted]:
         findings.append(
             Finding(
@@ -138,6 +151,16 @@ def run(
             )
         )
     return findings
+
+
+def _not_answered(name: str, artefact: str, fault: OracleFault) -> Finding:
+    return Finding(
+        f"{name}.fault",
+        "review",
+        artefact,
+        "The network did not answer this attack as it answers otherwise.",
+        {"reason": fault.reason},
+    )
 
 
 def _unfinished(name: str, artefact: str) -> Finding:

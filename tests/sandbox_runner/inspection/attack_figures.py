@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def attacked(network: Local, crowd: Population, task: Task) -> list[Finding]:
         path = Path(folder) / "model.safetensors"
         save_file(state, path)
         header = read_header(path, POLICY.release)
-        found = plan.run(network, crowd, {"w": (path, header)}, task, POLICY, "w")
+        found = plan.run(
+            lambda: nullcontext(network), crowd, {"w": (path, header)}, task, POLICY, "w"
+        )
         picked = transpose.chosen(crowd)
         reached = transpose.search(path, header, crowd.pixels[picked], 24.0)
     rows = [{"tensors": each.tensors, "shares": each.shares.tolist()} for each in reached]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from policies.document import default_policy
 from sandbox_runner.inspection.attacks import instances, plan, references
 from sandbox_runner.inspection.attacks.asking import Asker
 from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, OPEN, Population
-from sandbox_runner.inspection.safetensors_file import read_header
+from sandbox_runner.inspection.safetensors_file import Header, read_header
 from sandbox_runner.oracle import FEATURE_LAYERS
 from sandbox_runner.sdk.glovebox.pictures import resize_by_area
 from synthetic.phantom import draw_anatomy, draw_phantom
@@ -423,15 +424,20 @@ def who_is_it(overfit: bool, seed: int = 4) -> tuple[Local, Population]:
     return train(module, named, steps=steps, decay=decay, augment=not overfit, seed=seed), named
 
 
-def meet(
-    network: Local, tensors: Mapping[str, torch.Tensor], crowd: Population
-) -> list[instances.Stored]:
-    """Return how tensors of a file that is really written meet the network's layers."""
-    asker = Asker(network, 300)
+@contextmanager
+def written(tensors: Mapping[str, torch.Tensor]) -> Iterator[dict[str, tuple[Path, Header]]]:
+    """Give tensors as a file that was really written and read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path)
-        header = read_header(path, default_policy().release)
+        yield {"model.safetensors": (path, read_header(path, default_policy().release))}
+
+
+def meet(
+    network: Local, tensors: Mapping[str, torch.Tensor], crowd: Population
+) -> list[instances.Stored]:
+    """Return how the tensors of a file meet the network's layers."""
+    asker = Asker(network, 300)
+    with written(tensors) as weights:
         layers = instances.widths(asker, crowd)
-        kept = plan.tables({"model.safetensors": (path, header)}, layers)
-        return instances.search(asker, kept, layers, crowd)
+        return instances.search(asker, plan.tables(weights, layers), layers, crowd)

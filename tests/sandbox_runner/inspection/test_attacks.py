@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from sandbox_runner.inspection.attacks.population import HELD_OUT, MEMBER, OPEN,
 from sandbox_runner.inspection.attacks.task import Task
 from sandbox_runner.oracle import OracleFault
 
-from .attacked_networks import Local, meet
+from .attacked_networks import Local, meet, written
 
 POLICY = default_policy()
 SIZE = (12, 10)
@@ -199,9 +200,8 @@ def test_what_is_not_finished_goes_to_review() -> None:
     with pytest.raises(OutOfTime):
         membership.ask(Asker(Local(nn.Flatten()), -1.0), people, CLASSIFY)
     hasty = replace(POLICY, attacks=replace(POLICY.attacks, seconds=0))
-    found = plan.run(
-        Local(Answering(people, people.members, 8.0)), people, {}, CLASSIFY, hasty, "w"
-    )
+    network = Local(Answering(people, people.members, 8.0))
+    found = plan.run(lambda: nullcontext(network), people, {}, CLASSIFY, hasty, "w")
     assert verdict(found) == "review"
     assert "memorisation.inverted.unfinished" in [each.rule for each in found]
 
@@ -230,17 +230,51 @@ def test_a_fault_in_one_attack_is_a_finding_and_the_others_go_on() -> None:
         def predict(self, batch: np.ndarray, outputs: int = 4096) -> np.ndarray:
             raise OracleFault("forward")
 
-    found = plan.run(Shy(nn.Flatten()), people, {}, CLASSIFY, POLICY, "w")
+    found = plan.run(lambda: nullcontext(Shy(nn.Flatten())), people, {}, CLASSIFY, POLICY, "w")
     rules = {each.rule: each.severity for each in found}
     assert rules["membership.fault"] == "review"
     assert rules["memorisation.inverted.fault"] == "review"
 
-    class Dead(Local):
-        def predict(self, batch: np.ndarray, outputs: int = 4096) -> np.ndarray:
-            raise OracleFault("ended")
 
-    with pytest.raises(OracleFault):
-        plan.run(Dead(nn.Flatten()), people, {}, CLASSIFY, POLICY, "w")
+@pytest.mark.parametrize("reason", ["ended", "timeout", "protocol"])
+def test_a_crash_in_one_attack_hides_nothing_from_the_others(reason: str) -> None:
+    people, module, started = crowd(), Table(), []
+
+    class Fragile(Local):
+        """Dies when it is asked about many pictures, and answers about its layers."""
+
+        def predict(self, batch: np.ndarray, outputs: int = 4096) -> np.ndarray:
+            if self.asked > 5:
+                raise OracleFault(reason)
+            self.asked += 1
+            return super().predict(batch, outputs)
+
+        def gradient(self, batch: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            raise OracleFault(reason)
+
+        def layers(self, batch: np.ndarray) -> list[np.ndarray]:
+            self.asked = 0
+            return super().layers(batch)
+
+    def start() -> nullcontext[Local]:
+        network = Fragile(module)
+        network.asked = 0
+        started.append(network)
+        return nullcontext(network)
+
+    with torch.no_grad():
+        kept = module.first(torch.from_numpy(people.pixels[people.members]))
+    with written({"stored": kept}) as weights:
+        found = plan.run(start, people, weights, CLASSIFY, POLICY, "w")
+    rules = [(each.rule, each.severity, each.evidence.get("asked")) for each in found]
+    expected = "block" if reason == "protocol" else "review"
+    assert ("network.fault", expected, "membership") in rules
+    assert ("network.fault", expected, "memorisation.inverted") in rules
+    # Nobody waits for ever for a network that does not answer.
+    last = ("memorisation.instances", "block", None)
+    silent = ("memorisation.instances.unfinished", "review", None)
+    assert (silent if reason == "timeout" else last) in rules
+    assert len(started) == (2 if reason == "timeout" else 3)
 
 
 class Corners(nn.Module):
@@ -362,6 +396,30 @@ def test_features_are_met_wherever_they_lie(way: str) -> None:
         meet(Local(module), hidden(kept, way), people), POLICY.attacks, "w", 10
     )
     assert (finding.severity, finding.evidence["met"]) == ("block", 1.0)
+
+
+class Normed(nn.Module):
+    """A layer whose module of weights answers with as many rows as there are in a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(24, 32)
+        self.inner = nn.Sequential(
+            nn.Flatten(), nn.Linear(120, 24), nn.utils.parametrizations.spectral_norm(layer)
+        )
+        self.last = nn.Linear(32, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner(x))
+
+
+def test_weights_that_a_module_gives_are_no_layer_that_comes_and_goes() -> None:
+    people = crowd(members=40, others=25)  # not a multiple of a batch
+    network = Local(Normed())
+    found = meet(network, dict(network.module.state_dict()), people)
+    assert found
+    (finding,) = instances.check(found, POLICY.attacks, "w", 10)
+    assert finding.severity == "info"
 
 
 class Longer(Table):
