@@ -27,6 +27,8 @@ from policies.document import QueuePolicy
 PRIORITIES = {-1: "low", 0: "usual", 1: "high"}
 #: An estimate looks ahead over so many starts and ends, and is unknown beyond.
 EVENTS = 400
+#: Who has a share of the machine.
+KINDS = ("organisation", "person")
 #: How many of the latest runs an expectation is made of, and which of them is taken.
 RUNS, QUANTILE = 20, 0.75
 LEAST_SECONDS = 10.0
@@ -196,18 +198,21 @@ class _Round:
         self.reserved: _Reserved | None = None
         self.started: list[int] = []
 
-    def over_share(self, job: Job) -> tuple[str, float] | None:
+    def over_share(self, job: Job, *kinds: str) -> tuple[str, float] | None:
         """Return whose share the job would pass, and how much they hold now."""
-        for kind, share in (
-            ("organisation", self.rules.organisation_share),
-            ("person", self.rules.person_share),
-        ):
+        for kind in kinds or KINDS:
+            share = getattr(self.rules, f"{kind}_share")
             held = _sum(each for each in self.holding if getattr(each, kind) == getattr(job, kind))
             holds = held.share(self.machine)
             # Who holds nothing may start one job of any size, or a large one never could.
             if holds > 0 and (held + job.amount).share(self.machine) > share:
                 return kind, holds
         return None
+
+    def held_back(self, kind: str, holds: float, ahead: int) -> Wait:
+        """Return that a share holds a job back."""
+        share = getattr(self.rules, f"{kind}_share")
+        return Wait(kind, ahead, {"share": round(100 * share), "held": round(100 * holds)})
 
     def try_start(self, job: Job, ahead: int) -> Wait | None:
         """Start a job, or return why not; the first that lacks room gets the reservation."""
@@ -272,29 +277,47 @@ def plan(
     held: list[tuple[int, Job, Wait]] = []
     lacking: list[Job] = []
     behind: set[tuple[str, str]] = set()
+
+    def over_now(job: Job, place: int) -> Iterable[Wait]:
+        for kind in KINDS:
+            over = look.over_share(job, kind)
+            if over is not None:
+                yield look.held_back(*over, place)
+
+    def binds(wait: Wait, job: Job) -> bool:
+        return any(getattr(other, wait.code) != getattr(job, wait.code) for other in lacking)
+
     for place, job in enumerate(order):
         over = look.over_share(job)
         if place == 0 and now - job.submitted >= rules.longest_wait:
             over = None
         elif over is None:
-            kinds = [k for k in ("organisation", "person") if (k, getattr(job, k)) in behind]
+            kinds = [k for k in KINDS if (k, getattr(job, k)) in behind]
             over = (kinds[0], 0.0) if kinds else None
         if over is not None:
             kind, holds = over
             # What comes after it must not keep the share full in front of it.
             behind.add((kind, getattr(job, kind)))
-            share = getattr(rules, f"{kind}_share")
-            wait = Wait(kind, place, {"share": round(100 * share), "held": round(100 * holds)})
-            held.append((place, job, wait))
+            held.append((place, job, look.held_back(kind, holds, place)))
             continue
         found = look.try_start(job, place)
         if found is not None:
             waits[job.id] = found
             lacking.append(job)
-    for place, job, wait in held:
+    while held:
+        # An organisation that has the room for itself still shares it among its people.
+        firsts: dict[str, tuple[int, Job, Wait]] = {}
+        for each in held:
+            if each[1].organisation == held[0][1].organisation:
+                firsts.setdefault(each[1].person, each)
+        within = (each for each in firsts.values() if not look.over_share(each[1], "person"))
+        chosen = next(within, held[0])
+        held.remove(chosen)
+        place, job, wait = chosen
         # A share binds only while somebody else waits for the room.
-        if any(getattr(other, wait.code) != getattr(job, wait.code) for other in lacking):
-            waits[job.id] = wait
+        binding = next((w for w in (wait, *over_now(job, place)) if binds(w, job)), None)
+        if binding is not None:
+            waits[job.id] = binding
             continue
         found = look.try_start(job, place)
         if found is not None:

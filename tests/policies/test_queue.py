@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from policies.document import QueuePolicy, default_policy
 from policies.queue import (
+    KINDS,
     Amount,
     Job,
+    Plan,
     account,
     estimates,
     expected_seconds,
@@ -106,6 +108,25 @@ def test_a_person_s_share_binds_within_their_organisation() -> None:
     more, other = job("A", "a1", cpus=2, submitted=1), job("A", "a2", cpus=7, submitted=2)
     waits = plan(MACHINE, [one], [more, other], {}, RULES, 10).waits
     assert waits[more.id].code == "person"
+
+
+def test_people_of_an_organisation_that_is_alone_share_what_it_has() -> None:
+    rules = dataclasses.replace(RULES, organisation_share=0.1, person_share=0.1, longest_wait=0)
+    mine = [job("A", "a1") for _ in range(3)]
+    hers = job("A", "a2", cpus=6)
+    found = plan(MACHINE, [], [*mine, hers], {}, rules, 10)
+    # Hers is tried before the others of who holds room already; one of them still fits beside it.
+    assert found.start == (mine[0].id, hers.id, mine[1].id)
+    assert found.waits[mine[2].id].code == "cpus"
+
+
+def test_a_person_s_share_binds_for_a_colleague_where_no_other_organisation_waits() -> None:
+    rules = dataclasses.replace(RULES, organisation_share=0.1, person_share=0.1, longest_wait=0)
+    first, large = job("B", "b1", limit=600), job("B", "b2", cpus=8, submitted=1)
+    more = job("B", "b1", limit=600, submitted=2)
+    found = plan(MACHINE, [], [first, large, more], {}, rules, 10)
+    assert (found.start, found.waits[large.id].code) == ((first.id,), "cpus")
+    assert found.waits[more.id].code == "person"
 
 
 def test_a_job_larger_than_its_share_runs_when_its_owner_holds_nothing() -> None:
@@ -231,22 +252,57 @@ def test_a_machine_never_gives_more_than_it_has_and_each_wait_has_its_reason(
 def test_shares_hold_while_somebody_else_waits_for_room(
     waiting: list[Job], policy: QueuePolicy
 ) -> None:
+    """Who is within their share is not kept waiting by who is not.
+
+    Unless a colleague's job stands in front of theirs. Where all that wait are beyond their
+    shares, the room is used all the same.
+    """
     found = plan(MACHINE, [], waiting, {}, policy, HOUR)
     by_id = {each.id: each for each in waiting}
     started = [by_id[id] for id in found.start]
     oldest = min(waiting, key=lambda each: (each.submitted, each.id), default=None)
     patient = oldest is not None and HOUR - oldest.submitted < policy.longest_wait
     exempt = None if patient else oldest
-    for kind in ("organisation", "person"):
-        wanting = {
-            getattr(by_id[id], kind)
-            for id, wait in found.waits.items()
-            if wait.code not in ("organisation", "person")
-        }
+    entitled = [
+        by_id[id]
+        for id, wait in found.waits.items()
+        if wait.code not in KINDS and _entitled(by_id[id], started, found, by_id, policy)
+    ]
+    for kind in KINDS:
         for name in {getattr(each, kind) for each in started}:
             mine = [each for each in started if getattr(each, kind) == name and each != exempt]
-            if wanting - {name} and len(mine) > 1:
+            others = [
+                each
+                for each in entitled
+                if getattr(each, kind) != name and not _over(each, started, policy, "organisation")
+            ]
+            colleagues = [
+                each
+                for each in entitled
+                if kind == "person"
+                and each.person != name
+                and all(one.organisation == each.organisation for one in mine)
+            ]
+            if (others or colleagues) and len(mine) > 1:
                 assert held(mine, kind, name) <= getattr(policy, f"{kind}_share") + 1e-9
+
+
+def _over(one: Job, started: list[Job], policy: QueuePolicy, kind: str) -> bool:
+    """Whether a job would bring its owner beyond the share, beside what they hold."""
+    name = getattr(one, kind)
+    holds = held(started, kind, name)
+    return holds > 0 and held([*started, one], kind, name) > getattr(policy, f"{kind}_share")
+
+
+def _entitled(
+    one: Job, started: list[Job], found: Plan, by_id: dict[int, Job], policy: QueuePolicy
+) -> bool:
+    """Whether a job that waits for room is within its person's share, and its own's first."""
+    ahead = found.waits[one.id].ahead
+    return not _over(one, started, policy, "person") and not any(
+        by_id[id].organisation == one.organisation and wait.ahead < ahead
+        for id, wait in found.waits.items()
+    )
 
 
 def play(
