@@ -357,7 +357,11 @@ def test_a_large_job_starts_though_small_urgent_ones_never_end(share: float) -> 
 def test_nobody_behind_the_first_delays_its_reserved_start(
     waiting: list[Job], policy: QueuePolicy
 ) -> None:
-    """With the later jobs beside it the first that lacks room starts no later than without."""
+    """With the later jobs beside it the first that lacks room starts no later than without.
+
+    Where no share is passed: else those within theirs go first.
+    """
+    policy = dataclasses.replace(policy, organisation_share=1e9, person_share=1e9)
     found = plan(MACHINE, [], waiting, {}, policy, HOUR)
     lacking = [id for id, wait in found.waits.items() if wait.code in ("cpus", "memory", "gpus")]
     if not lacking:
@@ -369,20 +373,18 @@ def test_nobody_behind_the_first_delays_its_reserved_start(
 
     def start(beside: list[Job]) -> float:
         """When it fits, if every job that started at once takes all of its time."""
-        ends = sorted((HOUR + each.limit + policy.margin, each) for each in beside)  # type: ignore[type-var]
+        ends = sorted((HOUR + each.limit + policy.margin, each.id, each) for each in beside)
         free = MACHINE
         for each in beside:
             free = free - each.amount
-        for at, each in ends:
+        for at, _id, each in ends:
             free = free + each.amount
             if not by_id[first].amount.lacking(free):
                 return float(at)
         raise AssertionError("it never fits")
 
     started = [by_id[id] for id in found.start]
-    if all(each in before for each in started) or any(
-        wait.code in ("organisation", "person") for wait in found.waits.values()
-    ):
+    if all(each in before for each in started):
         return
     assert start(started) <= start([each for each in started if each in before] or started)
 
