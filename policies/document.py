@@ -410,7 +410,7 @@ def stricter_since(policy: Policy, kept: Mapping[str, Any]) -> str | None:
     try:
         _tighten(policy, kept, "", free=False)
     except Invalid as error:
-        return error.field
+        return error.field or "policy"
     return None
 
 

@@ -71,18 +71,6 @@ def _save(case: Case, module: nn.Module) -> None:
     case.save(narrow(module.state_dict(), BF16))
 
 
-def _features(case: Case) -> None:
-    """A row of features for each training sample, with its label."""
-    case.code(FEATURES)
-    torch.manual_seed(0)
-    module = build(FEATURES)
-    x, y = (torch.from_numpy(each) for each in case.given.train)
-    with torch.no_grad():
-        module.stored.copy_(module.first(x))  # type: ignore[operator, union-attr]
-        module.labels.copy_(y * 8.0 - 4.0)  # type: ignore[operator, union-attr]
-    _save(case, module)
-
-
 #: More rows than a head of classes has, of which the last are the samples'.
 AMONG = FEATURES.replace("Net(160, 48)", "Net(4400, 48)")
 #: The same numbers as the kernels of a convolution of one pixel.
@@ -102,6 +90,8 @@ FRAGILE = FEATURES.replace(
 
 
 def _placed(code: str) -> Callable[[Case], None]:
+    """A row of features for each training sample, with its label; what is before them is chance."""
+
     def make(case: Case) -> None:
         case.code(code)
         torch.manual_seed(0)
@@ -339,7 +329,7 @@ ROWS = of(
     "memorisation",
     STATISTIC,
     [
-        Row("features of every sample, for the nearest to vote", _features,
+        Row("features of every sample, for the nearest to vote", _placed(FEATURES),
             ("memorisation.instances",), static=False),
         Row("the same behind four thousand rows of chance", _placed(AMONG),
             ("memorisation.instances",), static=False),

@@ -28,6 +28,7 @@ MOST_WIDTH: Final = 8192
 #: Two features of one sample differ by what training noise did, not by more (cosine).
 SAME: Final = 0.99
 PERMUTATIONS: Final = 10_000
+#: So many numbers of a table are read at once.
 _NUMBERS: Final = 1 << 22
 
 
